@@ -1,0 +1,1 @@
+"""Matched classical controls: modulations as strong as a quantum one, with no quantum in them."""

@@ -1,0 +1,106 @@
+"""The two contracts for running circuits: a synchronous simulator and a queued backend."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qsgd_core.capabilities import Capabilities
+    from qsgd_core.circuits import Workload
+    from qsgd_core.jobs import JobHandle, JobStatus, Limit, NoiseSnapshot, Quote, Result
+
+
+class Simulator(ABC):
+    """Runs circuits in this process and returns at once. Holds no state between calls.
+
+    Attributes:
+        name: the full name it was asked for by, e.g. ``aer:statevector``.
+        capabilities: what may be asked of it.
+    """
+
+    name: str
+    capabilities: Capabilities
+
+    @abstractmethod
+    def run(self, work: Workload, *, shots: int | None, seed: int) -> Result:
+        """Run every row of every batch.
+
+        Args:
+            work: circuits and angles; fits :attr:`capabilities`.
+            shots: per row; None asks for expectation values without shot noise.
+            seed: 0 … 2**63 - 1. The caller derives a fresh one per call; rows and batches of one
+                call must be independent of each other.
+
+        Returns:
+            One part per batch, rows in order: Bits when ``shots`` is given, else Expectations.
+
+        Raises:
+            CapabilityError: the workload does not fit.
+            BackendError: the simulator failed.
+        """
+
+
+class Backend(ABC):
+    """A queued service that costs time or money. Holds no state; its methods run in the courier.
+
+    Attributes:
+        name: the full name it was asked for by, e.g. ``ibm_fez``.
+        capabilities: what may be asked of it.
+    """
+
+    name: str
+    capabilities: Capabilities
+
+    def resolve(self) -> str:
+        """The full name of the device that :attr:`name` means now; called once, before a run.
+
+        ``ibm:least_busy`` gives ``ibm_fez``, say; the run is pinned to it and a resume uses it
+        again. Also the first look at the service, before anything is reserved.
+
+        Raises:
+            AuthError: credentials are missing or wrong.
+            BackendGoneError: the device is retired, offline or not in this account; says which
+                ones are there.
+        """
+        return self.name
+
+    @abstractmethod
+    def quote(self, work: Workload, *, shots: int) -> Quote:
+        """What running ``work`` would cost. Sends nothing that is paid for."""
+
+    def calibration(self, work: Workload) -> NoiseSnapshot | None:
+        """The vendor's own noise figures for the qubits ``work`` would run on; None if unknown."""
+        return None
+
+    @abstractmethod
+    def submit(
+        self, work: Workload, *, shots: int, tag: str, limit: Limit, seed: int | None = None
+    ) -> JobHandle:
+        """Send one job, once, findable under ``tag``.
+
+        Raises:
+            BackendError: with ``may_have_spent=True`` whenever the job may exist all the same.
+        """
+
+    @abstractmethod
+    def status(self, handle: JobHandle) -> JobStatus:
+        """Where the job is."""
+
+    @abstractmethod
+    def fetch(self, handle: JobHandle) -> Result:
+        """The result of a finished job.
+
+        Raises:
+            JobNotDoneError: it has not finished.
+            JobFailedError: it ended without a result.
+            ResultCorruptError: the answer is not this job's result.
+        """
+
+    @abstractmethod
+    def find(self, tag: str) -> list[JobHandle]:
+        """Every job ever submitted under ``tag``, as far as the vendor's list shows it by now."""
+
+    @abstractmethod
+    def cancel(self, handle: JobHandle) -> None:
+        """Ask the vendor to cancel the job. Idempotent; a finished job is left alone."""

@@ -1,0 +1,102 @@
+"""What the core itself provides. Imports no torch: specs name their code by strings."""
+
+from __future__ import annotations
+
+from qsgd_core.hookspecs import hookimpl
+from qsgd_core.specs import BackendSpec, CommandSpec, ObserverSpec, PerturbationSpec, TaskSpec
+
+
+@hookimpl
+def qsgd_register_backends() -> list[BackendSpec]:
+    """``exact`` and ``sampled``."""
+    return [
+        BackendSpec(
+            prefix="exact",
+            kind="simulator",
+            names=("exact",),
+            factory="qsgd_core.builtin.simulators:ExactSimulator",
+            summary="Expectation values without shot noise: closed form, else state vector.",
+        ),
+        BackendSpec(
+            prefix="sampled",
+            kind="simulator",
+            names=("sampled",),
+            factory="qsgd_core.builtin.simulators:SampledSimulator",
+            summary="Shots drawn from the exact state vector, seeded; up to 20 qubits.",
+        ),
+    ]
+
+
+@hookimpl
+def qsgd_register_perturbations() -> list[PerturbationSpec]:
+    """``sine`` and ``circuit``."""
+    return [
+        PerturbationSpec(
+            name="sine",
+            factory="qsgd_core.builtin.perturbations:Sine",
+            summary="sin(πθ), the paper's Eq. 2: one layer without entangler, at any depth.",
+        ),
+        PerturbationSpec(
+            name="circuit",
+            factory="qsgd_core.builtin.perturbations:CircuitPerturbation",
+            options="qsgd_core.builtin.options:CircuitOptions",
+            summary="The paper's Eq. 5: layers of Ry(πθ), Rz(φ) and CNOTs. "
+            "Options: entangler (none, chain, ring), phases (zero, gradient, a matrix).",
+        ),
+    ]
+
+
+@hookimpl
+def qsgd_register_tasks() -> list[TaskSpec]:
+    """``digits``."""
+    return [
+        TaskSpec(
+            name="digits",
+            factory="qsgd_core.builtin.digits:Digits",
+            summary="Handwritten digits (scikit-learn's 1,797 images), read row by row.",
+        )
+    ]
+
+
+@hookimpl
+def qsgd_register_observers() -> list[ObserverSpec]:
+    """``tensorboard``."""
+    return [
+        ObserverSpec(
+            name="tensorboard",
+            factory="qsgd_core.builtin.tensorboard:TensorBoardObserver",
+            summary="Writes loss, metrics and effect size as TensorBoard events.",
+        )
+    ]
+
+
+@hookimpl
+def qsgd_register_commands() -> list[CommandSpec]:
+    """The subcommands of ``qsgd`` that come with the core; a plugin cannot claim their names."""
+    return [
+        CommandSpec(
+            name="train",
+            factory="qsgd_core.cli.train:train",
+            summary="Train a task with the quantum term, or go on with a run.",
+        ),
+        CommandSpec(
+            name="backends",
+            factory="qsgd_core.cli.listing:backends",
+            summary="List simulators and backends, and plugins that failed.",
+        ),
+        CommandSpec(
+            name="perturbations",
+            factory="qsgd_core.cli.listing:perturbations",
+            summary="List perturbations, and plugins that failed.",
+        ),
+        CommandSpec(
+            name="plugins",
+            factory="qsgd_core.cli.listing:plugins",
+            summary="List plugins, what they provide, and why those that failed did.",
+        ),
+        CommandSpec(
+            name="doctor",
+            factory="qsgd_core.cli.doctor:doctor",
+            summary="Check the installation; exits with 1 if something is wrong.",
+        ),
+    ]

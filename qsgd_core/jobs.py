@@ -1,0 +1,200 @@
+"""Records that cross a boundary: job handles, statuses, results, quotes, limits, noise snapshots.
+
+All are frozen data without live objects or credentials. Those that are stored have a JSON form.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from qsgd_core.errors import ResultCorruptError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from qsgd_core.circuits import CircuitBatch, Workload, ZString
+
+
+class JobState(StrEnum):
+    """Where a job is in its life at the vendor."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether the state can no longer change."""
+        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """A job's state, with what the vendor says about it.
+
+    ``billed`` is what a failed or cancelled job cost, where the vendor says so; None is unknown.
+    """
+
+    state: JobState
+    reason: str | None = None
+    queue_position: int | None = None
+    billed: Cost | None = None
+
+
+@dataclass(frozen=True)
+class JobHandle:
+    """Names a job for any process that uses the same backend name.
+
+    Attributes:
+        backend: the backend's full name, as resolved.
+        job_id: the vendor's own identifier.
+        tag: the tag it was submitted with.
+        submitted_at: seconds since the epoch, UTC.
+        extra: what the adapter needs to read the result back (plain JSON values).
+    """
+
+    backend: str
+    job_id: str
+    tag: str
+    submitted_at: float
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> JobHandle:
+        """Read the JSON form."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An amount in each unit; None means unknown, which is not the same as 0."""
+
+    usd: float | None = None
+    qpu_s: float | None = None
+    shots: int | None = None
+
+
+@dataclass(frozen=True)
+class Quote:
+    """What a submission is expected to cost, and what it can cost at worst."""
+
+    expected: Cost
+    worst: Cost
+    source: str = ""
+    effective_date: str | None = None
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Upper bounds that a submission must make the service enforce where it can."""
+
+    usd: float | None = None
+    qpu_s: float | None = None
+    shots: int | None = None
+
+
+@dataclass(frozen=True)
+class NoiseSnapshot:
+    """A backend's own calibration, per physical qubit, at one moment.
+
+    Attributes:
+        stamp: the vendor's calibration identifier or date.
+        physical_qubits: the qubits that a block's qubits 0 … n-1 are mapped to.
+        readout: (P(1|0), P(0|1)) per qubit.
+        gate_error: average gate error per gate name and qubits, e.g. ``{"cx": {(0, 1): 0.007}}``.
+    """
+
+    stamp: str
+    physical_qubits: tuple[int, ...]
+    readout: tuple[tuple[float, float], ...]
+    gate_error: dict[str, dict[tuple[int, ...], float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Bits:
+    """Measured bit strings of one batch.
+
+    Attributes:
+        values: uint8 (B, shots, n), 0 or 1; column j is qubit j; rows in the batch's order.
+    """
+
+    values: NDArray[np.uint8]
+
+    def expectations(self, observables: tuple[ZString, ...]) -> NDArray[np.float64]:
+        """Estimate ⟨Z-string⟩ of each observable: float64 (B, n_observables)."""
+        import numpy as np
+
+        columns = []
+        for string in observables:
+            parity = np.bitwise_xor.reduce(self.values[:, :, list(string)], axis=2)
+            columns.append(1.0 - 2.0 * parity.mean(axis=1, dtype=np.float64))
+        return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Expectations:
+    """Expectation values of one batch's observables without shot noise.
+
+    Attributes:
+        values: float64 (B, n_observables), each in [-1, 1]; rows in the batch's order.
+    """
+
+    values: NDArray[np.float64]
+
+
+Part: TypeAlias = Bits | Expectations
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What one call or job gave: one part per batch of the workload, in order.
+
+    Attributes:
+        parts: Bits or Expectations, one per batch.
+        executed_at: when the circuits ran, seconds since the epoch; None when unknown.
+        physical_qubits: layout, when there is one.
+        calibration_stamp: the calibration under which it ran, when known.
+        billed: what the vendor billed, when known.
+    """
+
+    parts: tuple[Part, ...]
+    executed_at: float | None = None
+    physical_qubits: tuple[int, ...] | None = None
+    calibration_stamp: str | None = None
+    billed: Cost | None = None
+
+    def expectations(self, work: Workload) -> list[NDArray[np.float64]]:
+        """⟨observables⟩ of each batch, float64 (B, n_observables), in the workload's order.
+
+        Raises:
+            ResultCorruptError: the parts do not fit the workload.
+        """
+        if len(self.parts) != len(work.batches):
+            raise ResultCorruptError(
+                f"A workload of {len(work.batches)} batches got {len(self.parts)} results."
+            )
+        return [_expectations(p, b) for p, b in zip(self.parts, work.batches, strict=True)]
+
+
+def _expectations(part: Part, batch: CircuitBatch) -> NDArray[np.float64]:
+    if isinstance(part, Expectations):
+        expected: tuple[int, ...] = (batch.n_rows, len(batch.observables))
+        found: tuple[int, ...] = part.values.shape
+        values: NDArray[np.float64] | None = part.values
+    else:
+        expected = (batch.n_rows, part.values.shape[1], batch.circuit.n_qubits)
+        found = part.values.shape
+        values = None if found != expected else part.expectations(batch.observables)
+    if found != expected or values is None:
+        raise ResultCorruptError(f"A batch of shape {expected} got a result of shape {found}.")
+    return values

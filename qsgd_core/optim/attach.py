@@ -1,0 +1,100 @@
+"""``attach``: the term on an optimizer that exists already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from qsgd_core.errors import ConfigError
+from qsgd_core.events import Observer
+from qsgd_core.optim.config import Count, Inject, Normalize, Scope, TermConfig, Weight
+from qsgd_core.optim.engine import Attachment
+from qsgd_core.registry import default_registry
+
+
+def attach(
+    optimizer: torch.optim.Optimizer,
+    *,
+    quantum_weight: Weight = 0.5,
+    n_qubits: int = 4,
+    depth: int = 2,
+    perturbation: str = "sine",
+    perturbation_options: Mapping[str, Any] | None = None,
+    backend: str | None = None,
+    backend_options: Mapping[str, Any] | None = None,
+    shots: Count | None = None,
+    scope: Scope = "tensor",
+    inject: Inject = "update",
+    normalize: Normalize = None,
+    every: Count | None = None,
+    budget: str | None = None,
+    run: str | None = None,
+    seed: int = 0,
+    named_parameters: Iterable[tuple[str, torch.Tensor]] | None = None,
+    observers: Sequence[str | Observer] | None = None,
+) -> Attachment:
+    """Add λ·Q to every step of an optimizer: θ ← θ + (its own step) - lr·λ·s⊙g (paper, Eq. 1).
+
+    Args:
+        optimizer: any torch optimizer that can step without a closure. Wrappers that keep the
+            real one in ``.optimizer`` (accelerate) are looked through.
+        quantum_weight: λ ≥ 0, a number or a function of the step.
+        n_qubits: coordinates, and qubits, of a block.
+        depth: layers of the circuit, for perturbations that have layers.
+        perturbation: what s is; see ``qsgd perturbations``.
+        perturbation_options: its options.
+        backend: where circuits run; see ``qsgd backends``. None: QSGD_BACKEND, else ``exact``.
+        backend_options: its options. None: QSGD_BACKEND_OPTIONS if the backend is not named.
+        shots: per circuit, a number or a function of the step. None: QSGD_SHOTS, else the
+            backend's own default.
+        scope: ``tensor`` (first n coordinates of each tensor), ``model`` (first n of the named
+            parameters), ``all`` (every tensor in blocks of n).
+        inject: ``update`` adds the term to the step, ``gradient`` to what the optimizer reads.
+        normalize: ``update`` rescales the term, per tensor, so that λ is its RMS relative to the
+            base step.
+        every: measure every k-th step and hold s in between. None: every step.
+        budget: what a paid backend may cost: ``600s`` of QPU time, ``$25``, ``1e6shots``, or the
+            name of a budget on the ledger. None: the ledger's default budget.
+        run: id of the run on the ledger; the same id finds what was measured before. None: a new
+            one, kept in the optimizer's state.
+        seed: of everything random in the term.
+        named_parameters: the model's, for names in seeds and the order of scope ``model``.
+        observers: names or functions that are told of events. None: QSGD_OBSERVERS.
+
+    Returns:
+        The attachment: ``qsgd_stats()``, ``qsgd_describe()``, ``detach()``.
+
+    Raises:
+        ConfigError: an argument, a name or an optimizer that cannot be used, with the reason.
+    """
+    inner = getattr(optimizer, "optimizer", None)
+    if isinstance(inner, torch.optim.Optimizer):
+        optimizer = inner
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(
+            f"attach() needs a torch.optim.Optimizer, not {type(optimizer).__name__}. "
+            "Give it torch.optim.SGD(model.parameters(), lr=0.1), say."
+        )
+    config = TermConfig(
+        quantum_weight=quantum_weight,
+        n_qubits=n_qubits,
+        depth=depth,
+        perturbation=perturbation,
+        perturbation_options=perturbation_options,
+        backend=backend,
+        backend_options=backend_options,
+        shots=shots,
+        scope=scope,
+        inject=inject,
+        normalize=normalize,
+        every=every,
+        budget=budget,
+        run=run,
+        seed=seed,
+        observers=observers,
+    )
+    return Attachment(
+        optimizer, config, registry=default_registry(), named_parameters=named_parameters
+    )

@@ -1,0 +1,170 @@
+"""``QSGD``: torch's AdamW with the term on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.optim.optimizer import ParamsT
+
+from qsgd_core.events import Observer
+from qsgd_core.optim.config import Count, Inject, Normalize, Scope, TermConfig, Weight
+from qsgd_core.optim.effect import Stats
+from qsgd_core.optim.engine import Attachment, Description
+from qsgd_core.registry import default_registry
+
+
+class QSGD(torch.optim.AdamW):
+    """AdamW plus the quantum term: θ ← AdamW(θ, g) - lr·λ·s⊙g on the selected coordinates.
+
+    Superpositional Gradient Descent, arXiv 2511.01918, Eq. 1. Everything of
+    :class:`torch.optim.AdamW` holds; with ``quantum_weight=0`` it is bit-identical to it. Groups
+    may bring their own ``quantum_weight``, ``n_qubits``, ``scope``, ``inject`` and ``normalize``.
+    Unlike an attachment, it survives ``copy.deepcopy`` and pickling (without its observers).
+
+    Args:
+        params: as in AdamW.
+        lr: as in AdamW.
+        betas: as in AdamW.
+        eps: as in AdamW.
+        weight_decay: as in AdamW.
+        amsgrad: as in AdamW.
+        maximize: as in AdamW; the term then climbs too.
+        foreach: as in AdamW.
+        capturable: as in AdamW.
+        differentiable: as in AdamW; the term itself is not differentiated through.
+        fused: as in AdamW.
+        quantum_weight: λ; this and what follows as in :func:`~qsgd_core.attach`.
+        n_qubits: coordinates of a block.
+        depth: layers of the circuit.
+        perturbation: name.
+        perturbation_options: its options.
+        backend: name; None: QSGD_BACKEND, else ``exact``.
+        backend_options: its options.
+        shots: per circuit.
+        scope: ``tensor``, ``model`` or ``all``.
+        inject: ``update`` or ``gradient``.
+        normalize: None or ``update``.
+        every: measure every k-th step.
+        budget: what a paid backend may cost.
+        run: id of the run on the ledger.
+        seed: of everything random in the term.
+        named_parameters: the model's.
+        observers: names or functions.
+
+    Raises:
+        ConfigError: an argument or a name that cannot be used, with the reason.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | torch.Tensor = 1e-3,
+        betas: tuple[float | torch.Tensor, float | torch.Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        quantum_weight: Weight = 0.5,
+        n_qubits: int = 4,
+        depth: int = 2,
+        perturbation: str = "sine",
+        perturbation_options: Mapping[str, Any] | None = None,
+        backend: str | None = None,
+        backend_options: Mapping[str, Any] | None = None,
+        shots: Count | None = None,
+        scope: Scope = "tensor",
+        inject: Inject = "update",
+        normalize: Normalize = None,
+        every: Count | None = None,
+        budget: str | None = None,
+        run: str | None = None,
+        seed: int = 0,
+        named_parameters: Iterable[tuple[str, torch.Tensor]] | None = None,
+        observers: Sequence[str | Observer] | None = None,
+    ) -> None:
+        config = TermConfig(
+            quantum_weight=quantum_weight,
+            n_qubits=n_qubits,
+            depth=depth,
+            perturbation=perturbation,
+            perturbation_options=perturbation_options,
+            backend=backend,
+            backend_options=backend_options,
+            shots=shots,
+            scope=scope,
+            inject=inject,
+            normalize=normalize,
+            every=every,
+            budget=budget,
+            run=run,
+            seed=seed,
+            observers=observers,
+        )
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            maximize=maximize,
+            foreach=foreach,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+        )
+        self._term = Attachment(
+            self, config, registry=default_registry(), named_parameters=named_parameters
+        )
+
+    def qsgd_stats(self) -> Stats:
+        """Steps, effect size and sources so far. Synchronises the device."""
+        return self._term.qsgd_stats()
+
+    def qsgd_describe(self) -> Description:
+        """What the term touches when every parameter has a gradient. Runs nothing."""
+        return self._term.qsgd_describe()
+
+    def qsgd_close(self) -> None:
+        """End what runs beside the loop; see :meth:`Attachment.close`."""
+        self._term.close()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As in AdamW; the new group gets the term's settings where it has none of its own."""
+        super().add_param_group(param_group)
+        if "_term" in vars(self):  # AdamW's constructor calls this before there is a term
+            self._term.adopt_groups()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What torch keeps, the term's settings and its counters."""
+        copied: dict[str, Any] = super().__getstate__()
+        order = {p: k for k, p in enumerate(p for g in self.param_groups for p in g["params"])}
+        copied["_term_state"] = {
+            "config": replace(self._term.config, observers=()),
+            "record": self._term.record_json(),
+            "names": [(name, order[p]) for p, name in self._term.names().items()],
+            "following": self._term.following,
+        }
+        return copied
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Also called by ``load_state_dict``, which brings no term and leaves ours alone."""
+        term = state.pop("_term_state", None)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if term is None:
+            return
+        params = [p for g in self.param_groups for p in g["params"]]
+        names = [(name, params[k]) for name, k in term["names"]]
+        self._term = Attachment(
+            self, term["config"], registry=default_registry(), named_parameters=names
+        )
+        self._term.following |= term["following"]
+        self._term.load_record(term["record"])

@@ -1,0 +1,1 @@
+"""Hardware jobs on a budget: the ledger, the courier, and what the training loop asks of them."""

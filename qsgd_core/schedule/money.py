@@ -1,0 +1,99 @@
+"""Integer amounts in the three units a budget can cap: shots, micro-dollars, QPU microseconds."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from qsgd_core.errors import ConfigError
+from qsgd_core.jobs import Cost
+
+UNITS = ("shots", "micro_usd", "qpu_us")
+
+MOST = 10**15
+"""No amount is larger: a billion dollars, 30 years of QPU time. Sums stay far below 2**63."""
+
+_FORMS = (
+    (re.compile(r"^\$\s*(?P<n>\S+)$"), "micro_usd", 1_000_000),
+    (re.compile(r"^(?P<n>\S+?)\s*(usd|USD)$"), "micro_usd", 1_000_000),
+    (re.compile(r"^(?P<n>\S+?)\s*shots?$"), "shots", 1),
+    (re.compile(r"^(?P<n>\S+?)\s*min$"), "qpu_us", 60_000_000),
+    (re.compile(r"^(?P<n>\S+?)\s*s$"), "qpu_us", 1_000_000),
+)
+
+
+@dataclass(frozen=True)
+class Amount:
+    """An amount in each unit; None means unknown, which is never treated as 0."""
+
+    shots: int | None = None
+    micro_usd: int | None = None
+    qpu_us: int | None = None
+
+    def of(self, unit: str) -> int | None:
+        """The amount in ``unit``."""
+        value: int | None = getattr(self, unit)
+        return value
+
+    @classmethod
+    def from_cost(cls, cost: Cost | None) -> Amount:
+        """A vendor's floats as integers, rounded up: a hold must never be a fraction too small.
+
+        What is negative, not finite or absurd is unknown, as is all of None.
+        """
+        if cost is None:
+            return cls()
+        return cls(
+            shots=_integer(cost.shots, 1),
+            micro_usd=_integer(cost.usd, 1e6),
+            qpu_us=_integer(cost.qpu_s, 1e6),
+        )
+
+    def to_cost(self) -> Cost:
+        """The same in dollars and seconds."""
+        return Cost(
+            usd=None if self.micro_usd is None else self.micro_usd / 1e6,
+            qpu_s=None if self.qpu_us is None else self.qpu_us / 1e6,
+            shots=self.shots,
+        )
+
+
+def parse_budget(text: str) -> tuple[str, int]:
+    """``600s``, ``10min``, ``$25`` or ``1e6shots`` as (unit, integer cap).
+
+    Raises:
+        ConfigError: another form, or not a positive finite amount.
+    """
+    for pattern, unit, scale in _FORMS:
+        if match := pattern.match(text.strip()):
+            try:
+                number = float(match["n"])
+            except ValueError:
+                break
+            cap = math.floor(round(number * scale, 3)) if math.isfinite(number) else 0
+            if not 1 <= cap <= MOST:  # rounded down: never more than what was typed
+                raise ConfigError(
+                    f"A budget must be more than 0 and no more than {say(unit, MOST)}; found "
+                    f"{text!r}. Give 600s, $25 or 1e6shots."
+                )
+            return unit, cap
+    raise ConfigError(
+        f"Budget {text!r} is not understood. Give QPU seconds (600s), dollars ($25) or shots "
+        "(1e6shots)."
+    )
+
+
+def say(unit: str, amount: int) -> str:
+    """An amount as people write it: ``$1.25``, ``42.0 s of QPU time``, ``4096 shots``."""
+    if unit == "micro_usd":
+        return f"${amount / 1e6:,.4f}".rstrip("0").rstrip(".")
+    if unit == "qpu_us":
+        return f"{amount / 1e6:.3f}".rstrip("0").rstrip(".") + " s of QPU time"
+    return f"{amount:,} shots"
+
+
+def _integer(value: float | None, scale: float) -> int | None:
+    if value is None or not 0 <= value <= MOST / scale:  # False for NaN too
+        return None
+    return math.ceil(round(value * scale, 3))

@@ -1,0 +1,100 @@
+"""Workloads and results as bytes, to the bit, without pickle."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from qsgd_core.circuits import Circuit, CircuitBatch, Workload
+from qsgd_core.errors import ResultCorruptError
+from qsgd_core.jobs import Bits, Cost, Expectations, Part, Result
+
+
+def pack_workload(work: Workload) -> bytes:
+    """A workload as npz bytes."""
+    head = [
+        {"circuit": b.circuit.to_dict(), "observables": [list(o) for o in b.observables]}
+        for b in work.batches
+    ]
+    return _save(head, {f"angles{i}": b.angles for i, b in enumerate(work.batches)})
+
+
+def unpack_workload(data: bytes) -> Workload:
+    """Read :func:`pack_workload`."""
+    head, arrays = _load(data)
+    return Workload(
+        tuple(
+            CircuitBatch(
+                Circuit.from_dict(h["circuit"]),
+                arrays[f"angles{i}"],
+                tuple(tuple(o) for o in h["observables"]),
+            )
+            for i, h in enumerate(head)
+        )
+    )
+
+
+def pack_result(result: Result) -> bytes:
+    """A result as npz bytes; bits are packed eight to a byte."""
+    arrays: dict[str, np.ndarray] = {}
+    kinds: list[list[object]] = []
+    for i, part in enumerate(result.parts):
+        if isinstance(part, Bits):
+            kinds.append(["bits", list(part.values.shape)])
+            arrays[f"part{i}"] = np.packbits(part.values)
+        else:
+            kinds.append(["expectations", list(part.values.shape)])
+            arrays[f"part{i}"] = part.values
+    head = {
+        "kinds": kinds,
+        "executed_at": result.executed_at,
+        "physical_qubits": result.physical_qubits,
+        "calibration_stamp": result.calibration_stamp,
+        "billed": None if result.billed is None else asdict(result.billed),
+    }
+    return _save(head, arrays)
+
+
+def unpack_result(data: bytes) -> Result:
+    """Read :func:`pack_result`.
+
+    Raises:
+        ResultCorruptError: the bytes are not a stored result.
+    """
+    try:
+        head, arrays = _load(data)
+        parts: list[Part] = []
+        for i, (kind, shape) in enumerate(head["kinds"]):
+            array = arrays[f"part{i}"]
+            if kind == "bits":
+                size = int(np.prod(shape))
+                parts.append(Bits(np.unpackbits(array, count=size).reshape(shape)))
+            else:
+                parts.append(Expectations(array.reshape(shape)))
+    except (ValueError, KeyError, OSError) as error:
+        raise ResultCorruptError(f"A stored result cannot be read: {error!r}.") from error
+    physical = head["physical_qubits"]
+    return Result(
+        tuple(parts),
+        executed_at=head["executed_at"],
+        physical_qubits=None if physical is None else tuple(physical),
+        calibration_stamp=head["calibration_stamp"],
+        billed=None if head["billed"] is None else Cost(**head["billed"]),
+    )
+
+
+def _save(head: object, arrays: dict[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    text = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
+    np.savez_compressed(buffer, head=text, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def _load(data: bytes) -> tuple[Any, dict[str, np.ndarray]]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    return json.loads(arrays.pop("head").tobytes()), arrays

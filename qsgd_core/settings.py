@@ -1,0 +1,99 @@
+"""QSGD_* environment variables as one validated record; nothing else reads the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from qsgd_core.errors import ConfigError
+
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """Every setting that the environment can give; arguments in code or on the line win."""
+
+    model_config = SettingsConfigDict(env_prefix="QSGD_", extra="ignore", frozen=True)
+
+    backend: str = Field("exact", description="Backend used when none is named.")
+    backend_options: dict[str, Any] = Field(
+        default_factory=dict, description="Vendor options as JSON, for the backend above."
+    )
+    shots: int | None = Field(None, ge=1, description="Shots per row when none are named.")
+    prefer: Names = Field((), description="Distributions that win when several serve a name.")
+    observers: Names = Field((), description="Observers to run, by name.")
+    load_plugins: Names | None = Field(
+        None, description="If set, only these distributions are loaded as plugins."
+    )
+    disabled_plugins: Names = Field((), description="Distributions never loaded as plugins.")
+    strict_plugins: bool = Field(False, description="A plugin that fails to load stops QSGD.")
+    home: Path = Field(
+        default_factory=lambda: Path.home() / ".qsgd", description="Folder for state that lasts."
+    )
+    ledger: str | None = Field(
+        None, description="Database of budgets and jobs; None: ledger.sqlite in the home folder."
+    )
+    runs: Path = Field(Path("runs"), description="Folder that run folders are written to.")
+    debug: bool = Field(False, description="Show tracebacks.")
+
+    @field_validator("prefer", "observers", "load_plugins", "disabled_plugins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("home", "runs")
+    @classmethod
+    def _expanded(cls, value: Path) -> Path:
+        return value.expanduser()
+
+    @field_validator("backend")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        return value.strip() or "exact"
+
+    def ledger_url(self) -> str:
+        """The ledger's SQLAlchemy URL."""
+        return self.ledger or f"sqlite:///{(self.home / 'ledger.sqlite').absolute()}"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment, with ``overrides`` on top.
+
+    Raises:
+        ConfigError: a value that cannot be read, with the variable's name.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "QSGD_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise ConfigError(
+            f"{name}={first['input']!r} cannot be used: {first['msg']}. "
+            f"Set {name} to a value of that form or unset it."
+        ) from error
+    except SettingsError as error:
+        raise ConfigError(
+            "QSGD_BACKEND_OPTIONS must be a JSON object, such as "
+            f'QSGD_BACKEND_OPTIONS=\'{{"method": "statevector"}}\': {error.__cause__}.'
+        ) from error
+
+
+_CREDENTIAL_VARIABLES = (
+    "QISKIT_IBM_TOKEN",
+    "QISKIT_IBM_INSTANCE",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_PROFILE",
+)
+_CREDENTIAL_FILES = ("~/.qiskit/qiskit-ibm.json", "~/.aws/credentials")
+
+
+def credentials_present() -> dict[str, bool]:
+    """Which of the vendors' variables and files are there, by name. Reads no value."""
+    present = {name: bool(os.environ.get(name)) for name in _CREDENTIAL_VARIABLES}
+    return present | {name: Path(name).expanduser().is_file() for name in _CREDENTIAL_FILES}

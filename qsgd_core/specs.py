@@ -1,0 +1,101 @@
+"""What a plugin registers: names and where the code is. Making one imports nothing.
+
+``factory`` and ``options`` are strings ``"package.module:Attribute"``; they are imported only
+when somebody names the thing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class BackendSpec:
+    """A family of simulators or backends under one prefix.
+
+    Attributes:
+        prefix: what comes before the first colon in ``prefix:device``; the provider's own.
+        kind: ``simulator`` runs here and now; ``backend`` is a queued service.
+        factory: called as ``factory(name, options)`` with the full name that was asked for and
+            an instance of ``options`` (None when there is no options model).
+        names: full names served, e.g. ``("exact", "sampled")``.
+        patterns: globs of full names served, e.g. ``("ibm_*",)``.
+        devices: what may follow the prefix, as globs, e.g. ``("statevector",)``; empty means that
+            ``prefix:…`` is not served.
+        options: a pydantic model of vendor options, validated before use.
+        summary: one line for listings.
+        paid: whether jobs cost money or metered QPU time.
+        examples: names to show for families that are open-ended.
+    """
+
+    prefix: str
+    kind: Literal["simulator", "backend"]
+    factory: str
+    names: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    options: str | None = None
+    summary: str = ""
+    paid: bool = False
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PerturbationSpec:
+    """A perturbation by name.
+
+    Attributes:
+        name: what users type.
+        factory: called as ``factory(depth, options)``; returns a Perturbation or a
+            ClassicalPerturbation.
+        options: a pydantic model of its options; None when it takes none.
+        uses_backend: False for a ClassicalPerturbation, which measures nothing itself.
+        summary: one line for listings.
+    """
+
+    name: str
+    factory: str
+    options: str | None = None
+    uses_backend: bool = True
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """A refresh policy of the shot-budget scheduler by name; ``factory(options)``."""
+
+    name: str
+    factory: str
+    options: str | None = None
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class ObserverSpec:
+    """Something that is told of events, when named; ``factory(run_dir)`` -> ``(event) -> None``.
+
+    ``run_dir`` is a :class:`pathlib.Path` or None when there is no run folder.
+    """
+
+    name: str
+    factory: str
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task by name; ``factory()`` returns a Task."""
+
+    name: str
+    factory: str
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class CommandSpec:
+    """A subcommand of ``qsgd``; ``factory`` names a function with typer annotations."""
+
+    name: str
+    factory: str
+    summary: str = ""

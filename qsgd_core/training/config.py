@@ -1,0 +1,140 @@
+"""What a training run is asked to do, and the same with every default filled in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from qsgd_core.errors import ConfigError
+from qsgd_core.settings import Settings
+from qsgd_core.task import TaskDefaults
+
+MAX_SEED = 2**63 - 1
+MAY_CHANGE = ("epochs", "max_steps")
+"""What a resumed run may be asked for anew; everything else is the run's identity."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Arguments of :func:`qsgd_core.training.train`; None means "the task's or QSGD's default".
+
+    What concerns the quantum term has the names, meaning and checks of
+    :class:`qsgd_core.QSGD`'s arguments.
+
+    Attributes:
+        optimizer: ``adamw`` trains with QSGD; any other name is a class of ``torch.optim`` in
+            lower case, which gets the term by ``attach``.
+        epochs: walks through the training data.
+        max_steps: stop after so many optimizer steps, even in the middle of an epoch.
+        run: the run's id on the ledger; set when the run folder is made.
+    """
+
+    optimizer: str = "adamw"
+    lr: float | None = None
+    weight_decay: float | None = None
+    epochs: int | None = None
+    max_steps: int | None = None
+    seed: int = 0
+    quantum_weight: float = 0.5
+    n_qubits: int = 4
+    depth: int = 2
+    perturbation: str = "sine"
+    perturbation_options: Mapping[str, Any] | None = None
+    backend: str | None = None
+    backend_options: Mapping[str, Any] | None = None
+    shots: int | None = None
+    scope: str = "tensor"
+    inject: str = "update"
+    normalize: str | None = None
+    every: int | None = None
+    budget: str | None = None
+    run: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; :meth:`from_dict` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TrainConfig:
+        """Read the JSON form.
+
+        Raises:
+            ConfigError: fields that this version does not know, or that are missing.
+        """
+        known = {f.name for f in fields(cls)}
+        if odd := sorted(known ^ set(data)):
+            raise ConfigError(
+                f"The run's configuration has other fields than this version of qsgd-core: "
+                f"{', '.join(odd)}. Resume it with the version named in its config.json."
+            )
+        return cls(**data)
+
+
+def resolve(config: TrainConfig, defaults: TaskDefaults, settings: Settings) -> TrainConfig:
+    """``config`` with the task's defaults and the environment's settings filled in.
+
+    Raises:
+        ConfigError: epochs, max_steps, lr, weight_decay or seed out of range. The term's own
+            arguments are checked where the optimizer is made.
+    """
+    from_environment = config.backend is None and config.backend_options is None
+    options = settings.backend_options if from_environment else config.backend_options
+    full = replace(
+        config,
+        lr=defaults.lr if config.lr is None else config.lr,
+        weight_decay=(
+            defaults.weight_decay if config.weight_decay is None else config.weight_decay
+        ),
+        epochs=defaults.epochs if config.epochs is None else config.epochs,
+        backend=config.backend or settings.backend,
+        backend_options=dict(options) if options else None,
+        shots=settings.shots if config.shots is None else config.shots,
+    )
+    _at_least_one("epochs", full.epochs)
+    if full.max_steps is not None:
+        _at_least_one("max_steps", full.max_steps)
+    _finite("lr", full.lr)
+    _finite("weight_decay", full.weight_decay)
+    if not 0 <= full.seed <= MAX_SEED:
+        raise ConfigError(f"seed must be between 0 and 2**63 - 1, not {full.seed}.")
+    return full
+
+
+def check_same_run(recorded: TrainConfig, asked: Mapping[str, Any], where: str) -> None:
+    """Raise unless every value of ``asked`` is what the run was started with.
+
+    Args:
+        recorded: the run's full configuration.
+        asked: field -> value, only what was asked for explicitly.
+        where: the run folder, for the message.
+
+    Raises:
+        ConfigError: naming each difference.
+    """
+    have = recorded.to_dict()
+    different = [
+        f"{name}={value!r} (the run has {have[name]!r})"
+        for name, value in asked.items()
+        if name not in MAY_CHANGE and value != have[name]
+    ]
+    if different:
+        raise ConfigError(
+            f"The run in {where} cannot be resumed with {', '.join(different)}: it would be "
+            "another run. Leave that out to go on as it was started, or start a new run without "
+            "--resume. Nothing was changed."
+        )
+
+
+def _at_least_one(name: str, value: int | None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} must be an integer of at least 1, not {value!r}.")
+
+
+def _finite(name: str, value: float | None) -> None:
+    if value is None or not math.isfinite(value) or value < 0:
+        raise ConfigError(
+            f"{name} must be finite and at least 0, not {value!r}. "
+            f"Leave it out to use the task's own."
+        )

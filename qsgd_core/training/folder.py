@@ -1,0 +1,168 @@
+"""The folder of one run: what is in it, and that no run is ever written over another.
+
+=================  =========================================================================
+config.json        what was asked, with every default filled in, and where it ran
+metrics.jsonl      one line per finished epoch; holds no clock, so equal runs give equal bytes
+checkpoint.pt      everything needed to go on
+summary.json       how the last session ended
+plot.png           loss, accuracy and effect size, when matplotlib is there
+=================  =========================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from qsgd_core import files
+from qsgd_core.errors import ConfigError
+from qsgd_core.training.config import TrainConfig
+
+FORMAT = 1
+
+
+class RunFolder:
+    """Paths of a run's files, and the lock that keeps a second process out."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoint = path / "checkpoint.pt"
+        self.summary = path / "summary.json"
+        self.plot = path / "plot.png"
+        self._lock = FileLock(path / ".lock", timeout=0)
+
+    def lock(self) -> None:
+        """Take the folder for this process until :meth:`unlock`.
+
+        Raises:
+            ConfigError: another process has it, or it cannot be written.
+        """
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise ConfigError(
+                f"Another process is training in {self.path}. Wait for it to end, or start a new "
+                "run without --resume."
+            ) from None
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def unlock(self) -> None:
+        """Let others have the folder."""
+        self._lock.release()
+
+
+def new_folder(path: Path) -> RunFolder:
+    """Make the folder ``path`` for a new run.
+
+    Raises:
+        ConfigError: there is something in it, or it cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        taken = any(path.iterdir())
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    if taken:
+        hint = f"--resume {path}" if (path / "config.json").exists() else "another --run-dir"
+        raise ConfigError(
+            f"The run folder {path} is not empty, and a new run never writes over what is there. "
+            f"Use {hint}, or leave --run-dir out to get a fresh folder."
+        )
+    return RunFolder(path)
+
+
+def fresh_path(runs: Path, task: str, seed: int, now: datetime) -> Path:
+    """A path under ``runs`` that does not exist yet: ``20260131-174501-digits-seed0``."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", task)
+    stem = f"{now:%Y%m%d-%H%M%S}-{safe}-seed{seed}"
+    path, n = runs / stem, 1
+    while path.exists():
+        n += 1
+        path = runs / f"{stem}-{n}"
+    return path
+
+
+def find_run(run: str, runs: Path) -> RunFolder:
+    """The folder of an existing run, by path or by its name under ``runs``.
+
+    Raises:
+        ConfigError: there is no such run; the message lists the latest ones.
+    """
+    for path in (Path(run), runs / run):
+        if (path / "config.json").is_file():
+            return RunFolder(path)
+    known = sorted((p.parent for p in runs.glob("*/config.json")), key=lambda p: p.name)[-3:]
+    latest = (
+        f"The latest runs are {', '.join(map(str, known))}." if known else "There are no runs yet."
+    )
+    raise ConfigError(
+        f"There is no run {run!r}: neither {Path(run)} nor {runs / run} has a config.json. {latest}"
+    )
+
+
+@dataclass(frozen=True)
+class Record:
+    """What config.json holds.
+
+    Attributes:
+        task: the task's name.
+        source: how to find the task again: its name or ``/path/script.py:function``; None when it
+            was handed over in python.
+        config: the full configuration.
+        environment: versions, threads and processor the run was started on.
+    """
+
+    task: str
+    source: str | None
+    config: TrainConfig
+    environment: dict[str, Any]
+
+
+def write_record(folder: RunFolder, record: Record) -> None:
+    """Write config.json."""
+    data = {
+        "format": FORMAT,
+        "task": record.task,
+        "source": record.source,
+        "config": record.config.to_dict(),
+        "environment": record.environment,
+    }
+    files.write_json(folder.config, data)
+
+
+def read_record(folder: RunFolder) -> Record:
+    """Read config.json.
+
+    Raises:
+        ConfigError: it is damaged or of another format.
+    """
+    try:
+        data = json.loads(folder.config.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise ConfigError(
+                f"{folder.config} has format {data['format']}; this version of qsgd-core reads "
+                f"format {FORMAT}. Resume the run with the version that wrote it."
+            )
+        config = TrainConfig.from_dict(data["config"])
+        return Record(data["task"], data["source"], config, data["environment"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{folder.config} cannot be read ({type(error).__name__}: {error}), so the run cannot "
+            "be resumed. Restore the file from a copy, or start a new run without --resume."
+        ) from error
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"The run folder {path} cannot be written: {error.strerror or error}. Choose another one "
+        "with --run-dir, or set QSGD_RUNS to a folder that can be written."
+    )

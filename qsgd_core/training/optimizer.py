@@ -1,0 +1,102 @@
+"""The optimizer of a training run: QSGD, or any optimizer of torch.optim with the term attached."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from qsgd_core.errors import ConfigError
+from qsgd_core.events import Observer
+from qsgd_core.optim.attach import attach
+from qsgd_core.optim.effect import Stats
+from qsgd_core.optim.engine import Description
+from qsgd_core.optim.qsgd import QSGD
+from qsgd_core.task import TaskDefaults
+from qsgd_core.training.config import TrainConfig
+
+TERM_FIELDS = (
+    "quantum_weight", "n_qubits", "depth", "perturbation", "perturbation_options", "backend",
+    "backend_options", "shots", "scope", "inject", "normalize", "every", "budget",
+    "run", "seed",
+)  # fmt: skip
+"""Fields of :class:`TrainConfig` that are the term's, under the same names."""
+
+
+class Term(Protocol):
+    """What :class:`QSGD` and an attachment have in common."""
+
+    def qsgd_stats(self) -> Stats: ...
+    def qsgd_describe(self) -> Description: ...
+
+
+@dataclass(frozen=True)
+class Made:
+    """An optimizer with the term on it.
+
+    Attributes:
+        optimizer: what steps.
+        term: what knows about the term; the same object for ``adamw``.
+        close: ends what runs beside the loop.
+    """
+
+    optimizer: torch.optim.Optimizer
+    term: Term
+    close: Callable[[], None]
+
+
+def make_optimizer(
+    model: torch.nn.Module,
+    config: TrainConfig,
+    defaults: TaskDefaults,
+    observers: Sequence[Observer],
+) -> Made:
+    """The optimizer and the term on it.
+
+    Args:
+        model: what it trains.
+        config: a full configuration.
+        defaults: the task's; betas and eps go to optimizers that take them.
+        observers: told of every step.
+
+    Raises:
+        ConfigError: an argument, a name or an optimizer that cannot be used.
+    """
+    term: dict[str, Any] = {name: getattr(config, name) for name in TERM_FIELDS}
+    term |= {"named_parameters": model.named_parameters(), "observers": observers}
+    base: dict[str, Any] = {
+        "lr": config.lr,
+        "weight_decay": config.weight_decay,
+        "betas": defaults.betas,
+        "eps": defaults.eps,
+    }
+    if config.optimizer == "adamw":
+        adamw = QSGD(model.parameters(), **base, **term)
+        return Made(adamw, adamw, adamw.qsgd_close)
+    kind = _optimizer_class(config.optimizer)
+    accepted = inspect.signature(kind).parameters
+    optimizer = kind(model.parameters(), **{k: v for k, v in base.items() if k in accepted})
+    attachment = attach(optimizer, **term)
+    return Made(optimizer, attachment, attachment.close)
+
+
+def _optimizer_class(name: str) -> Any:
+    known = {
+        key.lower(): value
+        for key, value in vars(torch.optim).items()
+        if inspect.isclass(value)
+        and issubclass(value, torch.optim.Optimizer)
+        and value is not torch.optim.Optimizer
+    }
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name.lower(), known, n=3)
+    raise ConfigError(
+        f"There is no optimizer {name!r} in torch.optim {torch.__version__}. "
+        + (f"Did you mean {' or '.join(close)}? " if close else "")
+        + f"It has {', '.join(sorted(known))}."
+    )

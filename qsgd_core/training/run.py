@@ -1,0 +1,235 @@
+"""Runs on disk: start one, or go on with one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from qsgd_core import files
+from qsgd_core.errors import ConfigError
+from qsgd_core.events import Observer, RunEnded, RunStarted
+from qsgd_core.registry import default_registry
+from qsgd_core.settings import Settings, load_settings
+from qsgd_core.task import Task
+from qsgd_core.training import checkpoint as checkpoints
+from qsgd_core.training import environment
+from qsgd_core.training.config import MAY_CHANGE, TrainConfig, check_same_run, resolve
+from qsgd_core.training.folder import (
+    Record,
+    RunFolder,
+    find_run,
+    fresh_path,
+    new_folder,
+    read_record,
+    write_record,
+)
+from qsgd_core.training.interrupt import Interrupt
+from qsgd_core.training.loop import Parts, Session
+from qsgd_core.training.plan import total_steps
+from qsgd_core.training.plot import draw
+from qsgd_core.training.setup import assemble
+from qsgd_core.training.summary import Summary, summarise
+from qsgd_core.training.tasks import load_task
+
+
+def train(
+    task: Task,
+    config: TrainConfig | None = None,
+    *,
+    source: str | None = None,
+    run_dir: Path | None = None,
+    observers: Sequence[str | Observer] | None = None,
+    checkpoint_every: int | None = None,
+) -> Summary:
+    """Train ``task`` in a fresh run folder.
+
+    A checkpoint is written at the start, after every epoch, every ``checkpoint_every`` steps and
+    on Ctrl-C, which ends the session after the step it falls into (``status`` is then
+    ``interrupted``). Nothing is written before everything that was asked for has been checked.
+
+    Args:
+        task: what to train.
+        config: how; None for all defaults.
+        source: how :func:`resume` finds the task again: its name or ``/path/script.py:function``.
+        run_dir: the run's folder, new or empty; None for one named after the time under
+            ``QSGD_RUNS``.
+        observers: names or functions that are told of events; None for ``QSGD_OBSERVERS``.
+        checkpoint_every: steps between checkpoints within an epoch.
+
+    Raises:
+        ConfigError: something asked for cannot be done; nothing was written.
+    """
+    settings = load_settings()
+    full = resolve(config or TrainConfig(), task.defaults, settings)
+    _check_every(checkpoint_every)
+    path = run_dir or fresh_path(settings.runs, task.name, full.seed, datetime.now())
+    full = replace(full, run=f"{path.name}-{uuid4().hex[:6]}")
+    parts = assemble(task, full, _observers(observers, settings, path))
+    folder = new_folder(path)
+    with _held(folder):
+        write_record(folder, Record(task.name, source, full, environment.describe(parts)))
+        session = _session(parts, folder, checkpoint_every)
+        session.save()
+        return _finish(session, parts, folder)
+
+
+def resume(
+    run: str,
+    task: Task | None = None,
+    *,
+    asked: Mapping[str, Any] | None = None,
+    observers: Sequence[str | Observer] | None = None,
+    checkpoint_every: int | None = None,
+) -> Summary:
+    """Go on with a run from its last checkpoint, to the same bits as if it had never stopped.
+
+    Bits are kept for data whose order and augmentation come from python's, numpy's or torch's
+    generators, on the same machine type, torch version and number of threads; where the run
+    folder names others, a warning says so. A finished run is left as it is, unless ``asked``
+    extends it.
+
+    Args:
+        run: path of the run folder, or its name under ``QSGD_RUNS``.
+        task: the run's task; None loads it by the name or script it was started with.
+        asked: configuration fields that were asked for explicitly. ``epochs`` and ``max_steps``
+            may differ from the run's; any other difference is refused.
+        observers: as in :func:`train`.
+        checkpoint_every: as in :func:`train`.
+
+    Raises:
+        ConfigError: there is no such run, it is of another configuration, or its checkpoint is
+            damaged or of another run; nothing was changed.
+    """
+    settings = load_settings()
+    _check_every(checkpoint_every)
+    folder = find_run(run, settings.runs)
+    record = read_record(folder)
+    asked = dict(asked or {})
+    check_same_run(record.config, asked, str(folder.path))
+    _check_environment(settings, record, asked, folder)
+    if task is None:
+        task, _ = load_task(_source(record, folder), settings)
+    if task.name != record.task:
+        raise ConfigError(
+            f"The run in {folder.path} trains task {record.task!r}, not {task.name!r}. Name that "
+            "task, or leave the task out."
+        )
+    with _held(folder):
+        saved = checkpoints.load(folder.checkpoint)
+        checkpoints.check(saved, record.task, record.config, folder.checkpoint)
+        changes = {name: asked[name] for name in MAY_CHANGE if name in asked}
+        full = resolve(replace(record.config, **changes), task.defaults, settings)
+        _check_not_behind(full, saved, folder)
+        parts = assemble(task, full, _observers(observers, settings, folder.path))
+        session = _session(parts, folder, checkpoint_every)
+        session.restore(saved)
+        environment.warn_of_differences(record.environment, parts)
+        if full != record.config:
+            write_record(folder, replace(record, config=full))
+        return _finish(session, parts, folder)
+
+
+def _finish(session: Session, parts: Parts, folder: RunFolder) -> Summary:
+    """Run the session to its end and leave summary and plot."""
+    trained = not session.done
+    files.write_json_lines(folder.metrics, session.rows)
+    started = RunStarted(
+        session.position.step,
+        config=parts.config.to_dict(),
+        run_dir=str(folder.path),
+        total_steps=total_steps(parts),
+    )
+    parts.tell(started)
+    try:
+        with Interrupt() as interrupt:
+            status = session.run(interrupt)
+    except BaseException:
+        parts.tell(RunEnded(session.position.step, status="failed"))
+        raise
+    finally:
+        parts.close()
+    summary = summarise(parts, session, folder.path, status, trained=trained)
+    files.write_json(folder.summary, {"status": status, **summary.to_dict()})
+    plot = draw(folder.plot, session.rows, summary)
+    parts.tell(RunEnded(session.position.step, status=status, summary=summary.to_dict()))
+    return replace(summary, plot=plot)
+
+
+@contextmanager
+def _held(folder: RunFolder) -> Iterator[None]:
+    """Keep other processes out of the folder."""
+    folder.lock()
+    try:
+        yield
+    finally:
+        folder.unlock()
+
+
+def _session(parts: Parts, folder: RunFolder, checkpoint_every: int | None) -> Session:
+    def save(checkpoint: checkpoints.Checkpoint) -> None:
+        checkpoints.save(folder.checkpoint, checkpoint)
+        files.write_json_lines(folder.metrics, checkpoint.rows)
+
+    return Session(parts, save, checkpoint_every=checkpoint_every)
+
+
+def _observers(
+    asked: Sequence[str | Observer] | None, settings: Settings, path: Path
+) -> list[Observer]:
+    named = settings.observers if asked is None else asked
+    registry = default_registry(settings)
+    return [o if callable(o) else registry.make_observer(o, path) for o in named]
+
+
+def _source(record: Record, folder: RunFolder) -> str:
+    if record.source is None:
+        raise ConfigError(
+            f"The run in {folder.path} was started from python, so its task {record.task!r} cannot "
+            "be found from here. Pass the task to resume(), or name it on the command line: "
+            f"qsgd train script.py:make_task --resume {folder.path}"
+        )
+    return record.source
+
+
+def _check_environment(
+    settings: Settings, record: Record, asked: Mapping[str, Any], folder: RunFolder
+) -> None:
+    """Raise if the environment names another source of s than the run has.
+
+    Setting QSGD_BACKEND always changes where s comes from: it must not be passed over in silence.
+    """
+    for name in ("backend", "backend_options", "shots"):
+        have, found = getattr(record.config, name), getattr(settings, name)
+        covered = name in asked or (name == "backend_options" and "backend" in asked)
+        if name in settings.model_fields_set and not covered and (found or None) != have:
+            raise ConfigError(
+                f"QSGD_{name.upper()} is {found!r}, but the run in {folder.path} has {have!r}. "
+                f"Unset QSGD_{name.upper()}"
+                + (f", or say that you mean it: --backend {have}." if name == "backend" else ".")
+            )
+
+
+def _check_every(checkpoint_every: int | None) -> None:
+    if checkpoint_every is not None and checkpoint_every < 1:
+        raise ConfigError(f"checkpoint_every must be at least 1 step, not {checkpoint_every}.")
+
+
+def _check_not_behind(
+    config: TrainConfig, saved: checkpoints.Checkpoint, folder: RunFolder
+) -> None:
+    """Raise if the run has already gone beyond the end that is asked for."""
+    position = saved.position
+    for name, limit, reached in (
+        ("epochs", config.epochs, position.epoch),
+        ("max_steps", config.max_steps, position.step),
+    ):
+        if limit is not None and limit < reached:
+            raise ConfigError(
+                f"{name}={limit} was asked for, but the run in {folder.path} has come to {reached} "
+                f"already. Ask for {name}={reached} or more. Nothing was changed."
+            )

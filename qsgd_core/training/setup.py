@@ -1,0 +1,33 @@
+"""From a task and a configuration to everything that a session trains with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qsgd_core.events import Observer
+from qsgd_core.observing import Observers
+from qsgd_core.task import Task
+from qsgd_core.training import rng
+from qsgd_core.training.config import TrainConfig
+from qsgd_core.training.loop import Parts
+from qsgd_core.training.meter import EpochMeter
+from qsgd_core.training.optimizer import make_optimizer
+
+
+def assemble(task: Task, config: TrainConfig, observers: Sequence[Observer] = ()) -> Parts:
+    """Seed everything, then build model, data, optimizer and term. Writes and sends nothing.
+
+    Args:
+        task: what to train.
+        config: a full configuration, see :func:`~qsgd_core.training.config.resolve`.
+        observers: told of every event.
+
+    Raises:
+        ConfigError: something asked for cannot be done.
+    """
+    rng.seed_all(config.seed)
+    built = task.build(config.seed)
+    meter = EpochMeter.empty()
+    tell = Observers([meter, *observers])
+    made = make_optimizer(built.model, config, task.defaults, [tell])
+    return Parts(task, config, built, made.optimizer, made.term, meter, tell, close=made.close)

@@ -1,0 +1,100 @@
+"""Finds a task by its registered name or in a script: ``digits``, ``my_task.py:make_task``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from qsgd_core.errors import ConfigError
+from qsgd_core.registry import default_registry
+from qsgd_core.settings import Settings
+from qsgd_core.task import Task
+
+
+def load_task(source: str, settings: Settings) -> tuple[Task, str]:
+    """The task, and a source from which a resumed run finds it from any folder.
+
+    Args:
+        source: a registered name, or ``path/script.py:function``; the function takes no argument
+            and returns a Task. The script's folder goes on ``sys.path``, as python does with a
+            script it runs.
+        settings: for the registry.
+
+    Raises:
+        ConfigError: no such task, no such script, or one that does not give a Task.
+    """
+    path, colon, function = source.rpartition(":")
+    if source.endswith(".py"):
+        raise ConfigError(f"{source!r} names a script but no function. Add it: {source}:make_task")
+    if not (colon and path.endswith(".py")):
+        return default_registry(settings).make_task(source), source
+    script = Path(path).resolve()
+    if not script.is_file():
+        raise ConfigError(
+            f"There is no task script {path} (looked for {script}). Give the path of a python file "
+            "and a function in it: qsgd train path/to/script.py:make_task"
+        )
+    return _call(_run(script), script, function), f"{script}:{function}"
+
+
+def _run(script: Path) -> ModuleType:
+    # Under its own name, spawned DataLoader workers can import it to unpickle the data set.
+    name = f"qsgd_task_{script.stem}" if script.stem in sys.modules else script.stem
+    spec = importlib.util.spec_from_file_location(name, script)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{script} cannot be imported as a python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    if str(script.parent) not in sys.path:
+        sys.path.insert(0, str(script.parent))
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise _script_failed(script, error) from error
+    return module
+
+
+def _call(module: ModuleType, script: Path, function: str) -> Task:
+    make = getattr(module, function, None)
+    if not callable(make):
+        raise ConfigError(
+            f"{script} has no function {function!r}. Define it, taking no argument and returning "
+            f"a qsgd_core.Task, or name another one: qsgd train {script}:make_task"
+        )
+    try:
+        task = make()
+    except (Exception, SystemExit) as error:
+        raise _script_failed(script, error) from error
+    if not isinstance(task, Task):
+        raise ConfigError(
+            f"{function}() in {script} returned {_article(task)}, not a qsgd_core.Task. Return an "
+            "instance of a class that derives from qsgd_core.Task."
+        )
+    if not isinstance(getattr(task, "name", None), str):
+        raise ConfigError(
+            f"The task that {function}() in {script} returned has no name. Give its class one: "
+            'name = "my-task"'
+        )
+    return task
+
+
+def _script_failed(script: Path, error: BaseException) -> ConfigError:
+    """The error, with the line of the script it came through."""
+    if isinstance(error, SyntaxError):
+        line = error.lineno
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f.lineno for f in frames if Path(f.filename) == script]
+        line = lines[-1] if lines else None
+    where = f"{script}, line {line}" if line else str(script)
+    return ConfigError(
+        f"The task script raised {type(error).__name__}: {error} ({where}). Fix the script and "
+        "run again; --debug shows the traceback."
+    )
+
+
+def _article(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,1 @@
+"""Test double: an entry point and names that qsgd-good has too."""

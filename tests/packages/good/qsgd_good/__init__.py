@@ -1,0 +1,1 @@
+"""Test double: a provider that keeps every rule."""

@@ -1,0 +1,5 @@
+from an_sdk_nobody_has import Client
+
+
+class Simulator(Client):
+    pass

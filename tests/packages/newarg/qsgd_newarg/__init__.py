@@ -1,0 +1,1 @@
+"""Test double: a provider whose hook asks for an argument of a later API."""

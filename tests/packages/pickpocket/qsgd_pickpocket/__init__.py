@@ -1,0 +1,1 @@
+"""Test double: a provider that claims the prefix of qsgd-good."""

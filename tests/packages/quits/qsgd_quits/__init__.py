@@ -1,0 +1,1 @@
+"""Test double: a provider whose module calls sys.exit on import."""

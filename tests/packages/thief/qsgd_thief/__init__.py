@@ -1,0 +1,1 @@
+"""Test double: a provider that claims the name of the core's own simulator."""

@@ -1,0 +1,1 @@
+"""Test double: a provider written for a later hook API."""
