@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
-PACKAGES := plugins/controls plugins/lab
+PACKAGES := $(sort $(dir $(wildcard plugins/*/pyproject.toml adapters/*/pyproject.toml)))
 PROJECTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml adapters/*/pyproject.toml)
 export OMP_NUM_THREADS ?= 1
 
@@ -25,6 +25,7 @@ lint: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/adapters.py
 
 wheels: $(VENV)/.test  ## one wheel per distribution, into dist/
 	rm -rf dist

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from qsgd_core.circuits import Circuit, CircuitBatch, Gate, Slot, Workload, ansatz
     from qsgd_core.jobs import Bits, Expectations, JobHandle, JobState, JobStatus, Result
     from qsgd_core.optim.attach import attach
+    from qsgd_core.optim.describe import Description
     from qsgd_core.optim.effect import Stats
-    from qsgd_core.optim.engine import Attachment, Description
+    from qsgd_core.optim.engine import Attachment
     from qsgd_core.optim.qsgd import QSGD
     from qsgd_core.perturbation import ClassicalPerturbation, Perturbation
     from qsgd_core.task import Built, Task, TaskDefaults
@@ -50,7 +51,7 @@ _LAZY = {
     "attach": "optim.attach",
     "Stats": "optim.effect",
     "Attachment": "optim.engine",
-    "Description": "optim.engine",
+    "Description": "optim.describe",
     "QSGD": "optim.qsgd",
     "ClassicalPerturbation": "perturbation",
     "Perturbation": "perturbation",

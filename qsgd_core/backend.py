@@ -73,6 +73,26 @@ class Backend(ABC):
         """The vendor's own noise figures for the qubits ``work`` would run on; None if unknown."""
         return None
 
+    def guard(self, usd: float, *, until: float) -> str | None:
+        """Have the service itself refuse what would cost more than ``usd`` from now on.
+
+        Called once a run, before its first job, when the budget is in dollars.
+
+        Args:
+            usd: what is left of the budget.
+            until: when the guard may lapse, seconds since the epoch.
+
+        Returns:
+            A name for :meth:`unguard`; None if the service has no such limit for this device.
+
+        Raises:
+            BackendError: the service has one and did not set it.
+        """
+        return None
+
+    def unguard(self, guard: str) -> None:  # noqa: B027  most services have nothing to lift
+        """Lift what :meth:`guard` set. Idempotent."""
+
     @abstractmethod
     def submit(
         self, work: Workload, *, shots: int, tag: str, limit: Limit, seed: int | None = None

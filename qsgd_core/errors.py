@@ -96,9 +96,13 @@ class BackendError(QSGDError):
 class AuthError(BackendError):
     """Credentials are missing, wrong, expired, or lack access."""
 
+    exit_code = 2
+
 
 class BackendGoneError(BackendError):
     """The backend is retired, offline, or not part of this account."""
+
+    exit_code = 2
 
 
 class TransientError(BackendError):

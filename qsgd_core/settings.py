@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -97,3 +98,19 @@ def credentials_present() -> dict[str, bool]:
     """Which of the vendors' variables and files are there, by name. Reads no value."""
     present = {name: bool(os.environ.get(name)) for name in _CREDENTIAL_VARIABLES}
     return present | {name: Path(name).expanduser().is_file() for name in _CREDENTIAL_FILES}
+
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY", re.IGNORECASE)
+_SHORTEST_SECRET = 8
+
+
+def secrets_in_environment() -> tuple[str, ...]:
+    """Values of the variables whose names say that they are secret.
+
+    For one purpose: to make sure that none of them is shown. Values of fewer than eight characters
+    are left out: they could be part of anything.
+    """
+    return tuple(
+        value
+        for name, value in os.environ.items()
+        if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET
+    )

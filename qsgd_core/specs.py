@@ -94,7 +94,9 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class CommandSpec:
-    """A subcommand of ``qsgd``; ``factory`` names a function with typer annotations."""
+    """A subcommand of ``qsgd``; ``factory`` names a function with typer annotations, or a
+    :class:`typer.Typer` with several.
+    """
 
     name: str
     factory: str

@@ -16,7 +16,7 @@ from qsgd_core.registry import Registry
 from qsgd_core.settings import load_settings
 from qsgd_core.specs import CommandSpec
 
-CORE = {"train", "backends", "perturbations", "plugins", "doctor"}
+CORE = {"train", "backends", "perturbations", "plugins", "doctor", "conform", "new"}
 
 
 def provider(*specs: CommandSpec):
@@ -103,9 +103,9 @@ def test_two_plugins_with_one_command_are_told_apart_by_name_only(capsys, plug_i
 
 def test_an_unknown_command_points_to_plugins_that_failed(capsys, plug_in):
     plug_in(thief=provider(CommandSpec("train", "x:y")))
-    assert main(["conform"]) == 2
+    assert main(["frobnicate"]) == 2
     said = capsys.readouterr().err
-    assert "No such command 'conform'" in said
+    assert "No such command 'frobnicate'" in said
     assert "qsgd-thief failed" in said
 
 

@@ -217,6 +217,102 @@ def test_detaching_leaves_the_optimizer_as_it_was_without_the_term(kind, steps):
     assert opt.param_groups[0]["quantum_weight"] == 0.25
 
 
+@pytest.mark.parametrize("route", ["deepcopy", "checkpoint"])
+def test_attaching_anew_takes_the_new_arguments_where_the_old_ones_were_left_over(route):
+    """The copy's groups hold the old settings, which once hid those of the call."""
+    opt, term = make("attach", make_params(), quantum_weight=0.5, n_qubits=3, inject="gradient")
+    train(opt, range(3))
+    if route == "deepcopy":
+        again = copy.deepcopy(opt)
+    else:
+        again = torch.optim.SGD(make_params(), lr=9.0)
+        again.load_state_dict(through_disk(opt.state_dict()))
+        for p, q in zip(params_of(again), params_of(opt), strict=True):
+            p.data.copy_(q.data)
+    term.detach()
+    new = {"quantum_weight": lambda step: 1.0 + step, "scope": "all"}
+    stats = qsgd.attach(again, **new)
+    qsgd.attach(opt, **new)  # on the original, from which the term was taken off
+    for step in range(3):
+        train(again, range(step, step + 1))
+        train(opt, range(step, step + 1))
+        group = again.param_groups[0]
+        assert [group[k] for k in GROUP_KEYS] == [1.0 + step, 4, "all", "update", None]
+    assert_same_weights(opt, again)
+    assert stats.qsgd_stats().steps == 3
+
+
+def test_what_a_group_brought_itself_holds_in_a_copy_that_is_attached_anew():
+    groups = [{"params": make_params(), "n_qubits": 3, "quantum_weight": 0.25}]
+    opt, _ = make("attach", groups, scope="all")
+    again = copy.deepcopy(opt)
+    qsgd.attach(again, n_qubits=2, quantum_weight=lambda step: 7.0, scope="tensor")
+    train(again, range(1))
+    group = again.param_groups[0]
+    assert [group[k] for k in GROUP_KEYS] == [0.25, 3, "tensor", "update", None]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_group_taken_over_from_an_attached_optimizer_brings_no_leftovers(late):
+    opt, _ = make("attach", make_params(), quantum_weight=0.5, n_qubits=3)
+    group = copy.deepcopy(opt.param_groups[0])
+    if late:
+        other, _ = make("attach", make_params(), quantum_weight=0.1)
+        other.add_param_group(group)
+        train(other, range(1))
+    else:
+        other, _ = make("attach", [group], quantum_weight=0.1)
+    assert (group["quantum_weight"], group["n_qubits"]) == (0.1, 4)
+
+
+def test_an_s_held_before_a_copy_is_not_used_by_the_next_attachment():
+    """A tensor without a gradient at the first measurement would have found the old one."""
+    opt, _ = make("attach", make_params(), backend="sampled", shots=4, every=8)
+    train(opt, range(3))
+    again = copy.deepcopy(opt)
+    qsgd.attach(again, backend="sampled", shots=4, every=8)
+    assert not any(key.startswith("qsgd") for s in again.state.values() for key in s)
+    assert "qsgd" not in again.param_groups[0]
+
+
+@both
+def test_a_group_that_came_just_before_a_load_keeps_what_is_loaded(kind):
+    """Adopted only at the next step, it would take the loaded settings for leftovers."""
+    saved, _ = make(kind, make_params(), n_qubits=3)
+    saved.add_param_group({"params": make_params()})
+    opt, _ = make(kind, make_params(), n_qubits=2)
+    opt.add_param_group({"params": make_params()})
+    train(saved, range(1))
+    opt.load_state_dict(through_disk(saved.state_dict()))
+    train(opt, range(1, 2))
+    assert [g["n_qubits"] for g in opt.param_groups] == [3, 3]
+
+
+def test_a_schedule_of_the_weight_survives_the_load_of_a_fixed_one():
+    fixed, _ = make("attach", [{"params": make_params(), "quantum_weight": 0.25}])
+    opt, _ = make("attach", make_params(), quantum_weight=lambda step: 2.0 + step)
+    train(fixed, range(2))
+    opt.load_state_dict(through_disk(fixed.state_dict()))
+    train(opt, range(2, 3))
+    assert opt.param_groups[0]["quantum_weight"] == 4.0
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_detaching_leaves_the_settings_that_a_group_brought(copied):
+    own = {"quantum_weight": 0.25, "scope": "all"}
+    plain = torch.optim.SGD([{"params": make_params(), **own}], lr=0.05)
+    opt, term = make("attach", [{"params": make_params(), **own}], n_qubits=3)
+    train(opt, range(2))
+    if copied:
+        opt.load_state_dict(through_disk(opt.state_dict()))
+        opt = copy.deepcopy(opt)
+        term = qsgd.attach(opt, n_qubits=2)
+    term.detach()
+    group = opt.param_groups[0]
+    assert group.keys() == plain.param_groups[0].keys()
+    assert {k: group[k] for k in own} == own
+
+
 @both
 def test_the_numbers_in_a_checkpoint_are_plain_and_its_s_is_a_tensor(kind):
     opt, _ = make(kind, make_params(), backend="sampled", shots=4, every=3)

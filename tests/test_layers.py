@@ -44,6 +44,8 @@ ABOVE = {
     "optim": f"{PUBLIC} observing registry schedule",
     "training": f"{PUBLIC} files observing registry schedule optim",
     "builtin": f"{PUBLIC} simulate",
+    "testing": f"{PUBLIC} plugins registry simulate",
+    "template": "errors",
     "cli": "*",
     "__main__": "*",
     "__init__": "*",
@@ -53,7 +55,7 @@ ABOVE = {
 PROVIDERS = {"adapters/*": PUBLIC, "plugins/*": PUBLIC, "plugins/lab": f"{PUBLIC} optim training"}
 
 # torch may be imported when one of these is imported; everywhere else only where it is used.
-TORCH = {"simulate", "schedule", "optim", "training", "builtin"}
+TORCH = {"simulate", "schedule", "optim", "training", "builtin", "testing"}
 
 # A vendor's SDK may be imported by any module of an adapter but these, which listings import.
 LIGHT_MODULES = {"__init__", "plugin", "options"}

@@ -95,8 +95,28 @@ def qsgd_register_commands() -> list[CommandSpec]:
             summary="List plugins, what they provide, and why those that failed did.",
         ),
         CommandSpec(
+            name="jobs",
+            factory="qsgd_core.cli.jobs:jobs",
+            summary="Hardware jobs: list, wait, resume, cancel, fetch.",
+        ),
+        CommandSpec(
+            name="budget",
+            factory="qsgd_core.cli.budget:budget",
+            summary="What hardware jobs may cost: show, create, raise.",
+        ),
+        CommandSpec(
             name="doctor",
             factory="qsgd_core.cli.doctor:doctor",
             summary="Check the installation; exits with 1 if something is wrong.",
+        ),
+        CommandSpec(
+            name="conform",
+            factory="qsgd_core.cli.conform:conform",
+            summary="Check that a simulator, backend, perturbation or provider keeps its contract.",
+        ),
+        CommandSpec(
+            name="new",
+            factory="qsgd_core.cli.new:new",
+            summary="Write a new provider: a distribution that works, with its tests.",
         ),
     ]

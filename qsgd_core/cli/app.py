@@ -50,7 +50,7 @@ def make_app(arguments: Sequence[str]) -> typer.Typer:
     app.callback()(_qsgd)
     own = {spec.name: spec for spec in qsgd_register_commands()}
     for spec in own.values():
-        app.command(spec.name, help=spec.summary)(pkgutil.resolve_name(spec.factory))
+        _add(app, spec.name, spec.summary, pkgutil.resolve_name(spec.factory))
     named = next((word for word in arguments if not word.startswith("-")), None)
     if named not in own:
         _add_plugin_commands(app, named, set(own), default_registry())
@@ -74,8 +74,8 @@ def _add_plugin_commands(
     if chosen is not None:
         what = f"Command {named!r}: {chosen.spec.factory} of {chosen.distribution}"
         with blame(PluginLoadError, f"{what} cannot be imported"):
-            command: Callable[..., Any] = pkgutil.resolve_name(chosen.spec.factory)
-        app.command(named, help=chosen.spec.summary)(command)
+            command = pkgutil.resolve_name(chosen.spec.factory)
+        _add(app, chosen.spec.name, chosen.spec.summary, command)
     elif named is not None:
         for failure in registry.plugins.failures:
             typer.echo(
@@ -83,6 +83,16 @@ def _add_plugin_commands(
                 f"{failure.error}",
                 err=True,
             )
+
+
+def _add(
+    app: typer.Typer, name: str, summary: str, command: typer.Typer | Callable[..., Any]
+) -> None:
+    """One command, or a group of them."""
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name, help=summary)
+    else:
+        app.command(name, help=summary)(command)
 
 
 def _not_called() -> None:

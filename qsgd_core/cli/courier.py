@@ -1,6 +1,7 @@
 """The courier's entry point: ``python -m qsgd_core.cli.courier``, one JSON line on stdin.
 
-The only process of a run that imports an SDK or opens a socket.
+The only process of a run that imports an SDK or opens a socket. It serves until its parent closes
+its end of the pipe; with ``"once": true`` it submits nothing, has one look at everything, and ends.
 """
 
 from __future__ import annotations
@@ -11,43 +12,82 @@ import logging
 import os
 import select
 import sys
+from collections.abc import Callable
 
 from qsgd_core.backend import Backend
-from qsgd_core.errors import BackendGoneError, ConfigError, QSGDError
+from qsgd_core.errors import BackendError, ConfigError, QSGDError
+from qsgd_core.isolate import describe
 from qsgd_core.registry import default_registry
 from qsgd_core.schedule.courier import Courier
 from qsgd_core.schedule.ledger import Ledger, Run
+from qsgd_core.schedule.process import CHANGED, READY
+
+logger = logging.getLogger("qsgd_core.courier")
+
+CLAIM_S = 0.2
+"""Wait between two tries to become the run's only courier."""
 
 
 def main() -> None:
-    """Serve until the parent closes its end of the pipe."""
+    """Serve the run that stdin names."""
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
     logging.getLogger("qsgd_core").setLevel(logging.INFO)
     config = json.loads(_read_line())
+    tell = _parent()
     ledger = Ledger(config["ledger"])
-    run = ledger.run(config["run"])
+    while True:
+        with ledger.serve(config["run"]) as alone:
+            if alone:
+                _serve(ledger, config["run"], tell, once=config["once"])
+                return
+        if config["once"] or not _wait(CLAIM_S):
+            return
+
+
+def _serve(ledger: Ledger, name: str, tell: Callable[[bytes], None], *, once: bool) -> None:
+    """Do the courier's work; what it cannot go on from is told to the trainer by the ledger."""
     try:
-        backend = open_backend(run)
-        pinned = run.pinned or backend.resolve()
-        if pinned != run.backend and backend.name != pinned:
-            backend = open_backend(dataclasses.replace(run, pinned=pinned))
+        backend = _look(ledger, ledger.run(name))
+        tell(READY)
+        courier = Courier(ledger, backend, run=name, submit=not once)
+        while True:
+            changed = courier.round()
+            if changed:
+                tell(CHANGED)
+            over = not changed if once else not _wait(courier.idle_s())
+            if over:
+                return
     except QSGDError as error:
-        record = {"type": _base(error), "message": str(error)}
-        ledger.update_run(run.run, error=json.dumps(record))
-        _tell()
-        raise SystemExit(error.exit_code) from error
+        logger.error("%s", error)
+        ledger.stopped(name, error)
+    except Exception as error:  # a plugin or an SDK: whoever waits for the run is told
+        logger.exception("The courier cannot go on.")
+        ledger.stopped(
+            name,
+            BackendError(
+                f"The courier of run {name!r} cannot go on: {describe(error)}. Its jobs stay on "
+                "the ledger: see qsgd jobs list."
+            ),
+        )
+    raise SystemExit(1)
+
+
+def _look(ledger: Ledger, run: Run) -> Backend:
+    """The first look at the service: pins the run to a device and notes what it can do.
+
+    ``resolve`` is what makes capabilities live, so it is called on the backend that is kept.
+    """
+    backend = open_backend(run)
+    pinned = backend.resolve()
+    if pinned != backend.name:
+        backend = open_backend(dataclasses.replace(run, pinned=pinned))
+        backend.resolve()
     capabilities = dataclasses.asdict(backend.capabilities)
     capabilities["gates"] = sorted(capabilities["gates"])
-    ledger.update_run(run.run, pinned=pinned, capabilities=json.dumps(capabilities), error=None)
-    _tell()
-    courier = Courier(ledger, backend, run=run.run)
-    while True:
-        if courier.round():
-            _tell()
-        if not _wait(courier.idle_s()):
-            return
+    ledger.looked(run.run, pinned=pinned, capabilities=json.dumps(capabilities))
+    return backend
 
 
 def open_backend(run: Run) -> Backend:
@@ -61,14 +101,6 @@ def open_backend(run: Run) -> Backend:
     if not isinstance(backend, Backend):
         raise ConfigError(f"{name!r} is a simulator; it needs no courier.")
     return backend
-
-
-def _base(error: QSGDError) -> str:
-    """The name of the error's class in the core's tree, for the trainer to raise."""
-    for kind in type(error).__mro__:
-        if kind.__module__ == BackendGoneError.__module__:
-            return kind.__name__
-    return "QSGDError"
 
 
 def _read_line() -> str:
@@ -88,12 +120,18 @@ def _wait(timeout_s: float) -> bool:
     return not ready or bool(os.read(0, 4096))
 
 
-def _tell() -> None:
-    """Nudge the parent; if it is gone, the next wait notices."""
-    try:
-        os.write(1, b"\n")
-    except BrokenPipeError:
-        raise SystemExit(0) from None
+def _parent() -> Callable[[bytes], None]:
+    """Takes stdout for nudges to the parent; what an SDK prints goes to stderr from now on."""
+    pipe = os.dup(1)
+    os.dup2(2, 1)
+
+    def tell(byte: bytes) -> None:
+        try:
+            os.write(pipe, byte)
+        except BrokenPipeError:
+            raise SystemExit(0) from None
+
+    return tell
 
 
 if __name__ == "__main__":

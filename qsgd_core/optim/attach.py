@@ -37,6 +37,11 @@ def attach(
 ) -> Attachment:
     """Add λ·Q to every step of an optimizer: θ ← θ + (its own step) - lr·λ·s⊙g (paper, Eq. 1).
 
+    A parameter group keeps a ``quantum_weight``, ``n_qubits``, ``scope``, ``inject`` or
+    ``normalize`` of its own. What an earlier attachment filled in, in a copy of its optimizer or
+    through its checkpoint, is not the group's own: the arguments here replace it, and counting
+    starts anew. To go on from a checkpoint, attach first and load it then.
+
     Args:
         optimizer: any torch optimizer that can step without a closure. Wrappers that keep the
             real one in ``.optimizer`` (accelerate) are looked through.

@@ -5,6 +5,7 @@ Nothing here synchronises until :meth:`EffectSize.read`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,14 +47,14 @@ class EffectSize:
         self._values: torch.Tensor | None = None
         self._waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def add(self, term_sq: torch.Tensor, base_sq: torch.Tensor) -> None:
+    def add(self, term_sq: Sequence[torch.Tensor], base_sq: Sequence[torch.Tensor]) -> None:
         """Count one step; a step whose base step is 0 (skipped by a GradScaler) is not counted.
 
         Args:
-            term_sq: 0-dim, sum of squares of the term over the selected coordinates.
-            base_sq: 0-dim, the same of the base optimizer's step.
+            term_sq: 0-dim each, a bucket's sum of squares of the term; at least one.
+            base_sq: 0-dim each, the same of the base optimizer's step.
         """
-        self._waiting.append((term_sq, base_sq))
+        self._waiting.append((_total(term_sq), _total(base_sq)))
         if len(self._waiting) >= BACKLOG:
             self._fold()
 
@@ -107,6 +108,14 @@ class EffectSize:
                 count + valid.sum(),
             )
         )
+
+
+def _total(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The sum, on the device of the first."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part.to(total.device)
+    return total
 
 
 def _zeros(device: torch.device) -> torch.Tensor:

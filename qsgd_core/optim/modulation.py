@@ -37,7 +37,8 @@ class Source(Protocol):
     """Gives s for the blocks of a step."""
 
     cheap: bool
-    """Nothing is measured: s is recomputed every step and never held."""
+    """s costs no circuit, so it is not asked first (a wait for the device) whether g is 0 or not
+    finite. ``every`` holds such an s like any other."""
 
     def modulate(
         self,

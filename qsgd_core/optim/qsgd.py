@@ -11,8 +11,9 @@ from torch.optim.optimizer import ParamsT
 
 from qsgd_core.events import Observer
 from qsgd_core.optim.config import Count, Inject, Normalize, Scope, TermConfig, Weight
+from qsgd_core.optim.describe import Description
 from qsgd_core.optim.effect import Stats
-from qsgd_core.optim.engine import Attachment, Description
+from qsgd_core.optim.engine import Attachment
 from qsgd_core.registry import default_registry
 
 
@@ -151,7 +152,6 @@ class QSGD(torch.optim.AdamW):
             "config": replace(self._term.config, observers=()),
             "record": self._term.record_json(),
             "names": [(name, order[p]) for p, name in self._term.names().items()],
-            "following": self._term.following,
         }
         return copied
 
@@ -164,7 +164,10 @@ class QSGD(torch.optim.AdamW):
         params = [p for g in self.param_groups for p in g["params"]]
         names = [(name, params[k]) for name, k in term["names"]]
         self._term = Attachment(
-            self, term["config"], registry=default_registry(), named_parameters=names
+            self,
+            term["config"],
+            registry=default_registry(),
+            named_parameters=names,
+            resumed=True,
         )
-        self._term.following |= term["following"]
         self._term.load_record(term["record"])

@@ -1,26 +1,15 @@
-"""What a checkpoint keeps of the term: one JSON string, and s of each parameter in full precision.
-
-Numbers live in ``param_groups``, the record in ``param_groups[0]["qsgd"]``, a held s in
-``state[p]["qsgd_s"]``. ``load_state_dict`` casts every state tensor to its parameter's dtype, so s
-is carried around it.
-"""
+"""The engine's counters in a checkpoint: one JSON string, ``param_groups[0]["qsgd"]``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-
 from qsgd_core.errors import ConfigError
+from qsgd_core.optim.config import logger
 
 RECORD_KEY = "qsgd"
-S_KEY = "qsgd_s"
-"""(m,) float32 or float64: the held modulation of the parameter's selected coordinates."""
-MEASURED_KEY = "qsgd_measured_at"
-"""int: the step at which :data:`S_KEY` was measured."""
 
 FORMAT = 1
 
@@ -30,6 +19,7 @@ class Record:
     """The engine's own counters."""
 
     steps: int = 0
+    asked_at: int | None = None
     measured_at: int | None = None
     measured: str = "exact"
     sources: dict[str, int] = field(default_factory=dict)
@@ -63,20 +53,19 @@ class Record:
                 f"Remove param_groups[0][{RECORD_KEY!r}] from it to start the term afresh."
             ) from error
 
+    @classmethod
+    def go_on(cls, text: str, origin: dict[str, Any]) -> Record:
+        """Read the JSON form to count on with s from ``origin``; says so if that is another one.
 
-def held_values(state_dict: Mapping[str, Any]) -> dict[int, torch.Tensor]:
-    """The held s in a state dict, by the parameter's position over all groups."""
-    ids = [i for group in state_dict["param_groups"] for i in group["params"]]
-    state = state_dict["state"]
-    return {k: state[i][S_KEY] for k, i in enumerate(ids) if i in state and S_KEY in state[i]}
-
-
-def restore_held(
-    params: Iterable[torch.Tensor],
-    state: Mapping[torch.Tensor, dict[str, Any]],
-    held: Mapping[int, torch.Tensor],
-) -> None:
-    """Put s back in the precision it was saved in, on each parameter's device."""
-    for k, param in enumerate(params):
-        if k in held:
-            state[param][S_KEY] = held[k].detach().clone().to(param.device)
+        Raises:
+            ConfigError: see :meth:`from_json`.
+        """
+        record = cls.from_json(text)
+        if record.origin != origin:
+            logger.warning(
+                "The checkpoint's modulation came from %s; from now on it comes from %s.",
+                record.origin,
+                origin,
+            )
+        record.origin = origin
+        return record

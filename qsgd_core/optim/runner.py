@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -72,10 +73,17 @@ class BackendRunner:
         self.options = dict(options)
         self.ledger_url = ledger_url
         self.budget = budget
-        self.run_id = run_id
+        self.run_id = run_id or _new_run_id()
         self.log_folder = log_folder
         self.seed = seed
+        self._goes_on = run_id is not None
         self._measurements: Measurements | None = None
+
+    def go_on_with(self, run_id: str) -> None:
+        """Be the run of a checkpoint: what it has paid for is there to be read."""
+        if run_id != self.run_id:
+            self.close()
+            self.run_id, self._goes_on, self._measurements = run_id, True, None
 
     def run(self, work: Workload, *, shots: int | None, step: int) -> Result:
         """See :class:`Runner`; waits for the job."""
@@ -92,11 +100,9 @@ class BackendRunner:
         if self._measurements is None:
             from qsgd_core.schedule.budgets import open_budget
             from qsgd_core.schedule.ledger import Ledger
-            from qsgd_core.schedule.measure import Measurements, new_run_id
+            from qsgd_core.schedule.measure import Measurements
 
             ledger = Ledger(self.ledger_url)
-            if self.run_id is None:
-                self.run_id = new_run_id(time.time(), str(id(self)))
             self._measurements = Measurements(
                 ledger,
                 run=self.run_id,
@@ -109,11 +115,19 @@ class BackendRunner:
 
     def spending(self) -> dict[str, Any]:
         """Jobs, shots, dollars and QPU seconds of this run so far; None means unknown."""
-        if self._measurements is None:
+        if self._measurements is None and not self._goes_on:
             return {"jobs": 0, "shots": 0, "cost_usd": 0.0, "qpu_s": 0.0}
-        return asdict(self._measurements.spending())
+        from qsgd_core.schedule.ledger import Ledger
+        from qsgd_core.schedule.measure import spending
+
+        return asdict(spending(Ledger(self.ledger_url), self.run_id))
 
     def close(self) -> None:
         """End the courier."""
         if self._measurements is not None:
             self._measurements.close()
+
+
+def _new_run_id() -> str:
+    """Date and time, and enough chance to be the run's own."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"

@@ -15,6 +15,9 @@ import torch
 
 from qsgd_core.optim.selection import Bucket
 
+SHADOW_EVERY = 100
+"""Steps between two measurements of the effect size of ``inject="gradient"``."""
+
 
 @torch.no_grad()
 def shadow_step(optimizer: torch.optim.Optimizer, buckets: Sequence[Bucket]) -> list[torch.Tensor]:

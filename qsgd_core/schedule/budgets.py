@@ -5,7 +5,7 @@ from __future__ import annotations
 from qsgd_core.errors import ConfigError
 from qsgd_core.jobs import Quote
 from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.schedule.money import parse_budget
+from qsgd_core.schedule.money import parse_budget, say
 
 DEFAULT = "default"
 """Stands for one of the two budgets below until the first quote tells which."""
@@ -27,7 +27,8 @@ def open_budget(ledger: Ledger, asked: str | None, *, run: str) -> str:
         run: the run's id.
 
     Raises:
-        ConfigError: neither an amount nor a name that exists.
+        ConfigError: neither an amount nor a name that exists; or more than the run's own budget
+            was made with.
     """
     if asked is None:
         return DEFAULT
@@ -38,10 +39,35 @@ def open_budget(ledger: Ledger, asked: str | None, *, run: str) -> str:
     except ConfigError as error:
         names = sorted({c.budget for c in ledger.caps()})
         known = f" Budgets on this ledger: {', '.join(names)}." if names else ""
-        raise ConfigError(f"{error}{known}") from None
+        raise ConfigError(f"{error} Or the name of a budget.{known}") from None
     name = f"run:{run}"
     ledger.ensure_budget(name, {unit: cap})
+    found = {c.unit: c.cap for c in ledger.caps(name)}
+    if unit not in found or found[unit] < cap:
+        has = ", ".join(say(u, c) for u, c in found.items())
+        raise ConfigError(
+            f"Run {run!r} has a budget of {has} already, and {asked!r} was asked for. Leave the "
+            f"budget as it was, and raise it: qsgd budget raise {name} AMOUNT."
+        )
     return name
+
+
+def check_name(name: str) -> str:
+    """``name``, if a new budget may have it.
+
+    Raises:
+        ConfigError: it is empty, reads as an amount, or is one that QSGD gives.
+    """
+    try:
+        parse_budget(name)
+    except ConfigError:
+        taken = name == DEFAULT or name in DEFAULT_LIMITS or name.startswith("run:")
+        if name.strip() == name and 0 < len(name) <= 100 and not taken:
+            return name
+    raise ConfigError(
+        f"A budget cannot be called {name!r}: it must have 1 to 100 characters, not read as an "
+        "amount, and not be a name that QSGD gives itself (default…, run:…). Try: my-project."
+    )
 
 
 def default_budget(ledger: Ledger, quote: Quote) -> str:

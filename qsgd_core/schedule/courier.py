@@ -32,6 +32,8 @@ logger = logging.getLogger("qsgd_core.courier")
 
 POLL_S = (0.1, 30.0)
 """First and longest wait between two looks at a job."""
+GUARD_S = 30 * 86400.0
+"""A service's own spending limit lapses after this long if nobody lifts it."""
 LATE_WATCH_S = 7 * 86400.0
 """For this long a refunded job is looked for again: it may turn up after all."""
 
@@ -74,7 +76,7 @@ class Courier:
         for job in self._ledger.jobs(run=self._run, states=self._states):
             if self._clock() < self._next_look.get(job.tag, 0.0):
                 continue
-            if self._unless_for_a_moment(job.tag, lambda job=job: self._serve(job)):
+            if self._unless_for_a_moment(self._serve, job):
                 changed = True
                 self._next_look.pop(job.tag, None)
                 self._wait.pop(job.tag, None)
@@ -93,14 +95,14 @@ class Courier:
         self._next_look[tag] = self._clock() + wait
         self._wait[tag] = min(wait * 1.5, POLL_S[1])
 
-    def _unless_for_a_moment(self, tag: str, act: Callable[[], bool]) -> bool:
+    def _unless_for_a_moment(self, act: Callable[[Job], bool], job: Job) -> bool:
         """What ``act`` returns; False, with a line in the log, if it may work later."""
         try:
-            return act()
+            return act(job)
         except BackendError as error:
             if not _may_work_later(error):
                 raise
-            logger.warning("%s: %s", tag, error)
+            logger.warning("%s: %s", job.tag, error)
             return False
 
     def _serve(self, job: Job) -> bool:
@@ -131,9 +133,32 @@ class Courier:
             logger.warning("%s", error)
         return True
 
+    def lift_guard(self) -> None:
+        """Lift the service's own spending limit, at the run's end."""
+        if guard := self._ledger.guard(self._run):
+            self._backend.unguard(guard)
+            self._ledger.guarded(self._run, None)
+
+    def _set_guard(self, job: Job) -> None:
+        """Once a run: what is left of a budget in dollars becomes the service's own limit too.
+
+        The ledger holds without it, so a service that does not set it does not stop the run.
+        """
+        cap = next((c for c in self._ledger.caps(job.budget) if c.unit == "micro_usd"), None)
+        if cap is None or self._ledger.guard(self._run) is not None:
+            return
+        usd = (cap.cap - cap.spent - cap.overrun) / 1e6
+        try:
+            guard = self._backend.guard(usd, until=self._clock() + GUARD_S)
+        except QSGDError as error:
+            logger.warning("The service did not set a spending limit of its own: %s", error)
+            guard = None
+        self._ledger.guarded(self._run, guard or "")
+
     def _submit(self, job: Job) -> bool:
         work = self._ledger.workload(job.tag)
         hold = job.hold.to_cost()
+        self._set_guard(job)
         if not self._ledger.begin_submit(job.tag):
             return False
         try:
@@ -239,7 +264,7 @@ class Courier:
         changed = False
         for job in self._ledger.jobs(run=self._run, states=("refunded",)):
             if job.doubt_since is not None and now - job.doubt_since <= LATE_WATCH_S:
-                changed |= self._unless_for_a_moment(job.tag, lambda job=job: self._find_late(job))
+                changed |= self._unless_for_a_moment(self._find_late, job)
         return changed
 
     def _find_late(self, job: Job) -> bool:

@@ -53,7 +53,7 @@ class Database:
                     found = _schema(db) or _create(db)
         except TransientError:
             raise
-        except (QSGDError, DBAPIError, OSError, ImportError) as error:
+        except (QSGDError, DBAPIError, sa.exc.ArgumentError, OSError, ImportError) as error:
             raise ConfigError(
                 f"The ledger {self._shown!r} cannot be opened: {_cause(error)}. Check the path and "
                 "its permissions, or set QSGD_LEDGER to another (sqlite:////path/to/file or "

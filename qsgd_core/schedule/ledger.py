@@ -81,7 +81,8 @@ class Run:
     """What is known of a run's backend: the name asked for, the device it is pinned to.
 
     ``options`` and ``capabilities`` are JSON; the latter and ``error``, what the run's courier
-    stopped with, are written by the courier.
+    stopped with, are written by the courier. ``guard`` names the service's own spending limit: None
+    before it was asked for, empty if the service has none.
     """
 
     run: str
@@ -91,6 +92,7 @@ class Run:
     pinned: str | None
     capabilities: str | None
     error: QSGDError | None
+    guard: str | None
 
 
 class Ledger:
@@ -356,6 +358,16 @@ class Ledger:
     def looked(self, run: str, *, pinned: str, capabilities: str) -> None:
         """The courier's first look: the device that the name means, and what it can do."""
         self._update_run(run, pinned=pinned, capabilities=capabilities, error=None)
+
+    def guard(self, run: str) -> str | None:
+        """What :meth:`guarded` noted."""
+        with self._database.read() as db:
+            found = _find_run(db, run)
+        return None if found is None else found.guard
+
+    def guarded(self, run: str, guard: str | None) -> None:
+        """The service's own spending limit that was set for the run, or lifted (None)."""
+        self._update_run(run, guard=guard)
 
     def stopped(self, run: str, error: QSGDError) -> None:
         """What the run's courier stopped with."""

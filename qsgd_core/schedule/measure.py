@@ -1,31 +1,32 @@
 """What the training loop asks for: this workload, measured, paid for once.
 
-A workload's jobs are known by (run, step, part, attempt, digest). Asking again, after a crash or
-from an older checkpoint, finds the jobs that are already on the ledger.
+A workload's jobs are known by (run, step, part, attempt, digest, shots). Asking again, after a
+crash or from an older checkpoint, finds the jobs that are already on the ledger.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qsgd_core import errors
 from qsgd_core.capabilities import Capabilities
 from qsgd_core.circuits import Workload
-from qsgd_core.errors import BackendError, BudgetExceededError, JobFailedError, QSGDError
+from qsgd_core.errors import JobFailedError
 from qsgd_core.jobs import Result
-from qsgd_core.schedule.ledger import Job, Ledger
-from qsgd_core.schedule.money import UNITS
+from qsgd_core.schedule.ledger import Job, Ledger, Run
+from qsgd_core.schedule.money import UNITS, Amount
 from qsgd_core.schedule.packing import join, split
 from qsgd_core.schedule.process import CourierProcess
 
 MAX_ATTEMPTS = 3
 """Submissions of one part that may come to nothing, without cost, before the refresh fails."""
+LOST = ("failed", "refunded", "stray")
+"""States of jobs that will not give a result. Who asks again, after a crash or with --resume, asks
+for another attempt."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,13 @@ class Measurements:
             QSGDError: what the courier's first look ended with, such as AuthError.
         """
         while self._capabilities is None:
-            self._process.nudge()
-            row = self._ledger.run(self.run)
-            if row.error is not None:
-                self.close()
-                raise _revive(row.error)
+            row = self._look()
             if row.capabilities is not None:
                 data = json.loads(row.capabilities)
                 data["gates"] = frozenset(data["gates"])
                 self._capabilities = Capabilities(**data)
             else:
+                self._process.nudge()
                 self._process.wait(1.0)
         return self._capabilities
 
@@ -100,93 +98,81 @@ class Measurements:
         Raises:
             CapabilityError: it does not fit the device.
             BudgetExceededError: the budget does not allow it; nothing was submitted.
-            JobFailedError: a job ended without a result.
+            BackendError: a job ended without a result, or the courier cannot go on.
         """
         parts = split(work, self.capabilities(), shots=shots)
+        for part in parts:
+            self.capabilities().require(self.name, part, shots=shots)
+        jobs = [self._ask(part, k, shots, seed, step) for k, part in enumerate(parts)]
         results = []
-        jobs = [self._ask(part, k, 0, shots, seed, step) for k, part in enumerate(parts)]
-        for k, part in enumerate(parts):
-            job = self._wait_for(jobs[k])
-            while job.state == "refunded" and job.attempt + 1 < MAX_ATTEMPTS:
-                job = self._wait_for(self._ask(part, k, job.attempt + 1, shots, seed, step))
-            if job.state != "settled":
-                raise _failure(job)
-            results.append(self._ledger.result(job.tag))
-            self._ledger.consume(job.tag, step)
+        for job in jobs:
+            done = self._wait_for(job)
+            results.append(self._ledger.result(done.tag))
+            self._ledger.consume(done.tag, step)
         return join(work, results)
-
-    def spending(self) -> Spending:
-        """What this run's jobs have cost so far."""
-        jobs = [j for j in self._ledger.jobs(run=self.run) if j.handle is not None]
-        totals = {
-            unit: [j.spent.of(unit) if j.settled_at else j.hold.of(unit) for j in jobs]
-            for unit in UNITS
-        }
-        usd, qpu = _total(totals["micro_usd"]), _total(totals["qpu_us"])
-        return Spending(
-            jobs=len(jobs),
-            shots=_total(totals["shots"]),
-            cost_usd=None if usd is None else usd / 1e6,
-            qpu_s=None if qpu is None else qpu / 1e6,
-        )
 
     def close(self) -> None:
         """End the courier. Jobs that are out stay on the ledger: ``qsgd jobs resume``."""
         self._process.stop()
 
-    def _ask(
-        self, work: Workload, part: int, attempt: int, shots: int, seed: int, step: int
-    ) -> Job:
-        key = json.dumps([self.run, step, part, attempt, work.digest(), shots])
-        return self._ledger.add_intent(
-            work,
-            tag="qsgd-" + hashlib.sha256(key.encode()).hexdigest()[:32],
-            run=self.run,
-            budget=self._budget,
-            backend=self.name,
-            options=self._options,
-            step=step,
-            part=part,
-            attempt=attempt,
-            shots=shots,
-            seed=seed,
-        )
+    def _ask(self, work: Workload, part: int, shots: int, seed: int, step: int) -> Job:
+        """The part's job: the one that is on the ledger, or a new one if those came to nothing."""
+        digest = work.digest()
+        attempt = 0
+        while True:
+            key = json.dumps([self.run, step, part, attempt, digest, shots])
+            job = self._ledger.add_intent(
+                work,
+                tag="qsgd-" + hashlib.sha256(key.encode()).hexdigest()[:32],
+                run=self.run,
+                budget=self._budget,
+                backend=self.name,
+                options=self._options,
+                step=step,
+                part=part,
+                attempt=attempt,
+                shots=shots,
+                seed=seed,
+            )
+            if job.state not in LOST:
+                return job
+            attempt += 1
 
     def _wait_for(self, job: Job) -> Job:
-        while job.state not in ("settled", "failed", "refunded", "denied"):
-            self._process.nudge()
-            self._process.wait(1.0)
-            job = self._ledger.job(job.tag)
+        """The settled job, after a refund the next attempt's."""
+        refunds = 0
+        while job.state != "settled":
+            if job.state == "refunded" and refunds + 1 < MAX_ATTEMPTS:
+                refunds += 1
+                work = self._ledger.workload(job.tag)
+                job = self._ask(work, job.part, job.shots, job.seed, job.step)
+            elif job.state in (*LOST, "denied"):
+                raise job.error or JobFailedError(f"Job {job.tag} is {job.state}.")
+            else:
+                self._look()
+                self._process.nudge()
+                self._process.wait(1.0)
+                job = self._ledger.job(job.tag)
         return job
 
-
-def new_run_id(now: float, salt: str) -> str:
-    """An id for a run that has none: date and time, and enough of a hash to be its own."""
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
-    return f"{stamp}-{hashlib.sha256(f'{now}{salt}'.encode()).hexdigest()[:6]}"
-
-
-def _failure(job: Job) -> QSGDError:
-    if job.state == "denied":
-        return BudgetExceededError(job.error or "denied", asked=0, left=0, unit="")
-    where = f" (job {job.handle.job_id})" if job.handle else ""
-    return JobFailedError(
-        f"The measurement at step {job.step} on {job.backend!r}{where} came to nothing: "
-        f"{job.error}. See qsgd jobs list.",
-        handle=job.handle.to_json() if job.handle else None,
-        may_have_spent=job.state == "failed",
-    )
+    def _look(self) -> Run:
+        """The run's row; raises what its courier stopped with."""
+        row = self._ledger.run(self.run)
+        if row.error is not None:
+            self.close()
+            raise row.error
+        return row
 
 
-def _revive(text: str) -> QSGDError:
-    """The courier's error as the class it was."""
-    data = json.loads(text)
-    kind = getattr(errors, data["type"], BackendError)
-    try:
-        revived = kind(data["message"])
-    except TypeError:
-        revived = BackendError(data["message"])
-    return revived if isinstance(revived, QSGDError) else BackendError(data["message"])
+def spending(ledger: Ledger, run: str) -> Spending:
+    """What a run's jobs have cost so far."""
+    jobs = [j for j in ledger.jobs(run=run) if j.handle is not None]
+    totals = {
+        unit: _total([(j.hold if j.settled_at is None else j.spent).of(unit) for j in jobs])
+        for unit in UNITS
+    }
+    cost = Amount(**totals).to_cost()
+    return Spending(jobs=len(jobs), shots=cost.shots, cost_usd=cost.usd, qpu_s=cost.qpu_s)
 
 
 def _total(amounts: list[int | None]) -> int | None:

@@ -87,9 +87,9 @@ def parse_budget(text: str) -> tuple[str, int]:
 def say(unit: str, amount: int) -> str:
     """An amount as people write it: ``$1.25``, ``42.0 s of QPU time``, ``4096 shots``."""
     if unit == "micro_usd":
-        return f"${amount / 1e6:,.4f}".rstrip("0").rstrip(".")
+        return f"${amount / 1e6:,.6f}".rstrip("0").rstrip(".")
     if unit == "qpu_us":
-        return f"{amount / 1e6:.3f}".rstrip("0").rstrip(".") + " s of QPU time"
+        return f"{amount / 1e6:.6f}".rstrip("0").rstrip(".") + " s of QPU time"
     return f"{amount:,} shots"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,32 +19,50 @@ def split(work: Workload, has: Capabilities, *, shots: int) -> list[Workload]:
     Raises:
         CapabilityError: not even one row fits.
     """
-    limits = [n for n in (has.max_rows, _rows_by_executions(has, shots)) if n is not None]
-    most = min(limits, default=work.n_rows)
-    if most < 1:
-        raise CapabilityError(
-            "Not even one circuit fits a job.",
-            [f"{shots} shots a row were asked for; a job takes {has.max_executions} executions."],
-        )
     parts: list[list[CircuitBatch]] = [[]]
-    room = most
+    rows = qubits = 0
     for batch in work.batches:
+        width = batch.circuit.n_qubits
         start = 0
         while start < batch.n_rows:
-            if room == 0:
+            room = _room(has, shots, width, rows=rows, qubits=qubits)
+            if room < 1 and not parts[-1]:
+                raise CapabilityError(
+                    "Not even one circuit fits a job.",
+                    [f"{shots} shots were asked for; a job takes {has.max_executions}."],
+                )
+            if room < 1:
                 parts.append([])
-                room = most
+                rows = qubits = 0
+                continue
             stop = min(batch.n_rows, start + room)
             parts[-1].append(
                 CircuitBatch(batch.circuit, batch.angles[start:stop], batch.observables)
             )
-            room -= stop - start
+            rows += stop - start
+            qubits += width * (stop - start)
             start = stop
     return [Workload(tuple(part)) for part in parts]
 
 
+def _room(has: Capabilities, shots: int, width: int, *, rows: int, qubits: int) -> int:
+    """How many more rows of ``width`` qubits a job takes that has so many rows and qubits."""
+    most = [sys.maxsize]
+    if has.max_rows is not None:
+        most.append(has.max_rows - rows)
+    if has.max_executions is not None:
+        most.append(has.max_executions // shots - rows)
+    if has.max_total_qubits is not None:
+        # A row that runs alone may be wider than the register that rows share.
+        most.append(max((has.max_total_qubits - qubits) // width, 1 - rows))
+    return min(most)
+
+
 def join(work: Workload, results: Sequence[Result]) -> Result:
-    """The parts' results as one result of the whole workload; inverse of :func:`split`."""
+    """The parts' results as one result of the whole workload; inverse of :func:`split`.
+
+    Time, layout and calibration are those of the first part; ``billed`` stays with the parts.
+    """
     pieces = [part for result in results for part in result.parts]
     parts: list[Part] = []
     for batch in work.batches:
@@ -67,7 +86,3 @@ def _stack(parts: list[Part]) -> Part:
         return parts[0]
     values = np.concatenate([p.values for p in parts])
     return Bits(values) if isinstance(parts[0], Bits) else Expectations(values)
-
-
-def _rows_by_executions(has: Capabilities, shots: int) -> int | None:
-    return None if has.max_executions is None else has.max_executions // shots

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+import zlib
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +14,9 @@ import numpy as np
 from qsgd_core.circuits import Circuit, CircuitBatch, Workload
 from qsgd_core.errors import ResultCorruptError
 from qsgd_core.jobs import Bits, Cost, Expectations, Part, Result
+
+# What numpy and zipfile raise for a damaged file; RuntimeError stands for a flipped header flag.
+_DAMAGED = (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def pack_workload(work: Workload) -> bytes:
@@ -41,13 +46,13 @@ def unpack_workload(data: bytes) -> Workload:
 def pack_result(result: Result) -> bytes:
     """A result as npz bytes; bits are packed eight to a byte."""
     arrays: dict[str, np.ndarray] = {}
-    kinds: list[list[object]] = []
+    kinds: list[tuple[str, tuple[int, ...]]] = []
     for i, part in enumerate(result.parts):
         if isinstance(part, Bits):
-            kinds.append(["bits", list(part.values.shape)])
+            kinds.append(("bits", part.values.shape))
             arrays[f"part{i}"] = np.packbits(part.values)
         else:
-            kinds.append(["expectations", list(part.values.shape)])
+            kinds.append(("expectations", part.values.shape))
             arrays[f"part{i}"] = part.values
     head = {
         "kinds": kinds,
@@ -65,18 +70,15 @@ def unpack_result(data: bytes) -> Result:
     Raises:
         ResultCorruptError: the bytes are not a stored result.
     """
-    try:
-        head, arrays = _load(data)
-        parts: list[Part] = []
-        for i, (kind, shape) in enumerate(head["kinds"]):
-            array = arrays[f"part{i}"]
-            if kind == "bits":
-                size = int(np.prod(shape))
-                parts.append(Bits(np.unpackbits(array, count=size).reshape(shape)))
-            else:
-                parts.append(Expectations(array.reshape(shape)))
-    except (ValueError, KeyError, OSError) as error:
-        raise ResultCorruptError(f"A stored result cannot be read: {error!r}.") from error
+    head, arrays = _load(data)
+    parts: list[Part] = []
+    for i, (kind, shape) in enumerate(head["kinds"]):
+        array = arrays[f"part{i}"]
+        if kind == "bits":
+            size = int(np.prod(shape))
+            parts.append(Bits(np.unpackbits(array, count=size).reshape(shape)))
+        else:
+            parts.append(Expectations(array))
     physical = head["physical_qubits"]
     return Result(
         tuple(parts),
@@ -87,14 +89,18 @@ def unpack_result(data: bytes) -> Result:
     )
 
 
-def _save(head: object, arrays: dict[str, np.ndarray]) -> bytes:
+def _save(head: object, arrays: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    text = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
-    np.savez_compressed(buffer, head=text, allow_pickle=False, **arrays)
+    arrays["head"] = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 
 def _load(data: bytes) -> tuple[Any, dict[str, np.ndarray]]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    return json.loads(arrays.pop("head").tobytes()), arrays
+    """Head and arrays. The zip's checksums see every damaged byte that matters."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        return json.loads(arrays.pop("head").tobytes()), arrays
+    except _DAMAGED as error:
+        raise ResultCorruptError(f"Stored data cannot be read: {error!r}.") from error

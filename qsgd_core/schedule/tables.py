@@ -45,6 +45,7 @@ runs = sa.Table(
     sa.Column("pinned", sa.String(256)),
     sa.Column("capabilities", sa.Text),
     sa.Column("error", sa.Text),
+    sa.Column("guard", sa.Text),
 )
 
 jobs = sa.Table(

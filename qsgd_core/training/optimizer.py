@@ -13,8 +13,8 @@ import torch
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import Observer
 from qsgd_core.optim.attach import attach
+from qsgd_core.optim.describe import Description
 from qsgd_core.optim.effect import Stats
-from qsgd_core.optim.engine import Description
 from qsgd_core.optim.qsgd import QSGD
 from qsgd_core.task import TaskDefaults
 from qsgd_core.training.config import TrainConfig

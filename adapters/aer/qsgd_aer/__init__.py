@@ -1,0 +1,1 @@
+"""Qiskit Aer's simulators as QSGD simulators."""

@@ -1,0 +1,1 @@
+"""Amazon Braket for QSGD. Importing this package imports no SDK."""

@@ -1,0 +1,1 @@
+"""Braket's QPUs and on-demand simulators, through AWS."""

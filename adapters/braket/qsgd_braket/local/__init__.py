@@ -1,0 +1,1 @@
+"""Braket's local simulators, in this process."""

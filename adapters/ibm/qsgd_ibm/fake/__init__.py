@@ -1,0 +1,1 @@
+"""Simulators with the recorded noise of IBM's devices."""

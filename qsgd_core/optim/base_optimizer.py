@@ -1,0 +1,68 @@
+"""The optimizer underneath: whether the term can sit on it, and what it makes of its inputs."""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+
+from qsgd_core.errors import ConfigError
+from qsgd_core.optim.selection import Bucket
+from qsgd_core.optim.term import per_coordinate
+
+ATTACHMENT = "_qsgd_attachment"
+"""Attribute of an optimizer under which its live attachment is found; copies do not have it."""
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether ``step`` takes a closure.
+
+    Raises:
+        ConfigError: the term cannot sit on this optimizer, with the reason.
+    """
+    name = type(optimizer).__name__
+    if ATTACHMENT in vars(optimizer):
+        raise ConfigError(f"This {name} already carries the term. Call detach() first.")
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ConfigError(
+            f"{name} cannot step without a closure that it calls several times, and its lr is not "
+            "the size of a gradient step, so -lr·λ·Q has no meaning there. "
+            "Use a first-order optimizer such as torch.optim.AdamW."
+        )
+    for group in optimizer.param_groups:
+        if not isinstance(group.get("lr"), float | int | torch.Tensor):
+            raise ConfigError(
+                f"{name} has no learning rate in its parameter groups; the term is -lr·λ·Q. "
+                "Use an optimizer with an lr."
+            )
+    return closure is not None
+
+
+def is_zero(lr: float | torch.Tensor) -> bool:
+    """Whether lr is 0, without asking an accelerator."""
+    if isinstance(lr, torch.Tensor):
+        return lr.device.type == "cpu" and float(lr) == 0.0
+    return lr == 0.0
+
+
+def as_gradient(
+    optimizer: torch.optim.Optimizer, bucket: Bucket, grad: torch.Tensor
+) -> torch.Tensor:
+    """g of the objective that is minimised: unscaled, and negated for ``maximize``.
+
+    Args:
+        optimizer: one to which a GradScaler hands its scale (fused) has it in ``grad_scale``.
+        bucket: the coordinates.
+        grad: (L,), as read from the parameters' ``grad``.
+
+    Returns:
+        (L,); ``grad`` itself where there is nothing to undo.
+    """
+    scale = getattr(optimizer, "grad_scale", None)
+    if scale is not None:
+        grad = grad / scale.to(grad.device)
+    signs = {i: -1.0 if optimizer.param_groups[i].get("maximize") else 1.0 for i in bucket.groups}
+    if all(sign > 0 for sign in signs.values()):
+        return grad
+    return grad * per_coordinate(bucket, signs)

@@ -1,0 +1,140 @@
+"""The term's settings of each parameter group: filled in, checked, moved by the schedule of λ.
+
+A setting that a group brings is the group's own. Those it lacks are filled in from the arguments,
+and the group says which they are: they follow a schedule, they go when the term is taken off, and
+in a copy of the optimizer that is attached anew they give way to the new arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from qsgd_core.errors import ConfigError
+from qsgd_core.optim.base_optimizer import is_zero
+from qsgd_core.optim.config import GROUP_KEYS, TermConfig, check_group, check_weight
+
+FILLED_KEY = "qsgd_filled"
+"""tuple[str, ...] in each group: its settings that came from the arguments."""
+
+
+class Groups:
+    """What the term knows of an optimizer's parameter groups.
+
+    Args:
+        optimizer: whose groups they are.
+        config: the arguments.
+        named_parameters: the model's; None if it did not tell.
+        resumed: the groups were this term's before a copy or a pickle: all they hold is theirs.
+
+    Attributes:
+        n_adopted: groups that have all settings; a later one needs :meth:`adopt`.
+        moving: at the last :meth:`active`, some group had an lr other than 0: time passes.
+        order: every parameter's name, in the model's order where it is known.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        config: TermConfig,
+        *,
+        named_parameters: Iterable[tuple[str, torch.Tensor]] | None,
+        resumed: bool,
+    ) -> None:
+        self._optimizer = optimizer
+        self._config = config
+        self._names = None if named_parameters is None else {p: n for n, p in named_parameters}
+        self.n_adopted = len(optimizer.param_groups) if resumed else 0
+        self.moving = True
+        self.order: dict[torch.Tensor, str] = {}
+
+    @property
+    def all(self) -> list[dict[str, Any]]:
+        """The optimizer's own list; it is another one after ``load_state_dict``."""
+        return self._optimizer.param_groups
+
+    def adopt(self, check_block: Callable[[int], None], *, step: int) -> None:
+        """Give groups the settings they lack and name every parameter; or raise, changing none.
+
+        Args:
+            check_block: raises unless blocks of that many qubits can be done.
+            step: at which schedules are asked.
+
+        Raises:
+            ConfigError: settings that cannot be used, with the value.
+        """
+        defaults = self._config.group_defaults(step=step)
+        own = [self._own(i, group) for i, group in enumerate(self.all)]
+        settings = [defaults | values for values in own]
+        for group, chosen in zip(self.all, settings, strict=True):
+            check_group(chosen)
+            if chosen["inject"] == "gradient" and group.get("differentiable"):
+                raise ConfigError('inject="gradient" cannot be used with differentiable=True.')
+            check_block(chosen["n_qubits"])
+        self._check_order(settings)
+        for group, values, chosen in zip(self.all, own, settings, strict=True):
+            filled = group.get(FILLED_KEY, ())
+            group[FILLED_KEY] = tuple(k for k in GROUP_KEYS if k in filled or k not in values)
+            group.update(chosen)
+        self.name_parameters()
+        self.n_adopted = len(self.all)
+
+    def active(self, step: int) -> list[int]:
+        """Indices of the groups whose λ and lr are not 0 at ``step``, after schedules."""
+        groups = self._optimizer.param_groups
+        if callable(self._config.quantum_weight):
+            weight = check_weight(self._config.quantum_weight(step))
+            for group in groups:
+                if "quantum_weight" in group[FILLED_KEY]:
+                    group["quantum_weight"] = weight
+        moving = [i for i, g in enumerate(groups) if not is_zero(g["lr"])]
+        self.moving = bool(moving)
+        return [i for i in moving if groups[i]["quantum_weight"] != 0]
+
+    def name_parameters(self) -> None:
+        """Set :attr:`order` for the parameters that are there now."""
+        found: dict[torch.Tensor, str] = {}
+        for i, group in enumerate(self.all):
+            own = group.get("param_names")
+            for k, p in enumerate(group["params"]):
+                found[p] = own[k] if own else f"{i}.{k}"
+        known = self._names or {}
+        ordered = {p: n for p, n in known.items() if p in found}
+        self.order = ordered | {p: n for p, n in found.items() if p not in ordered}
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Each group's settings and which of them were filled in, to :meth:`put_back`."""
+        return [{k: g[k] for k in (*GROUP_KEYS, FILLED_KEY) if k in g} for g in self.all]
+
+    def put_back(self, kept: Sequence[Mapping[str, Any]]) -> None:
+        """After a load: the checkpoint's settings hold, the kept ones where it has none.
+
+        Which were filled in is this process's to say: its arguments hold the schedule.
+        """
+        for group, settings in zip(self.all, kept, strict=True):
+            group.update({k: v for k, v in settings.items() if k not in group or k == FILLED_KEY})
+
+    def release(self) -> None:
+        """Take out of the groups what was filled in; what they brought stays."""
+        for group in self.all:
+            for key in group.pop(FILLED_KEY, ()):
+                group.pop(key, None)
+
+    def _own(self, index: int, group: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings to keep: all of a group that is ours, without the leftovers of one before.
+
+        A copy of an attached optimizer, or one that loaded its checkpoint, has such leftovers.
+        """
+        left = () if index < self.n_adopted else group.get(FILLED_KEY, ())
+        return {k: group[k] for k in GROUP_KEYS if k in group and k not in left}
+
+    def _check_order(self, settings: Sequence[Mapping[str, Any]]) -> None:
+        unordered = self._names is None and len(settings) > 1
+        if unordered and any(g["scope"] == "model" for g in settings):
+            raise ConfigError(
+                'scope="model" takes the first coordinates in the model\'s order, which '
+                f"{len(settings)} parameter groups do not tell. "
+                "Pass named_parameters=model.named_parameters()."
+            )

@@ -1,0 +1,76 @@
+"""A measured s that several steps use: where it is kept, and how it survives a checkpoint.
+
+It lies in ``optimizer.state[p]``, so that it travels with the optimizer. ``load_state_dict`` casts
+every state tensor to its parameter's dtype, so s is carried around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+import torch
+
+from qsgd_core.optim.selection import Bucket
+
+S_KEY = "qsgd_s"
+"""(m,) float32 or float64: the held modulation of the parameter's selected coordinates."""
+MEASURED_KEY = "qsgd_measured_at"
+"""int: the step at which :data:`S_KEY` was measured."""
+
+State = MutableMapping[torch.Tensor, Any]
+"""``optimizer.state``: one dict a parameter, made on first use."""
+
+
+def read_held(state: State, buckets: Sequence[Bucket]) -> list[torch.Tensor] | None:
+    """The held s, (L,) a bucket; None if a tensor that has a gradient now has none that fits."""
+    values = []
+    for bucket in buckets:
+        parts = []
+        for m in bucket.members:
+            s = state[m.param].get(S_KEY) if m.param in state else None
+            if m.param.grad is None:  # s is not used; only a place is kept for it
+                s = torch.zeros(m.length)
+            if s is None or len(s) != m.length:
+                return None
+            parts.append(s.to(bucket.device, bucket.dtype))
+        values.append(torch.cat(parts))
+    return values
+
+
+def keep_held(
+    state: State, buckets: Sequence[Bucket], values: Sequence[torch.Tensor], *, step: int
+) -> None:
+    """Hold s, (L,) a bucket, for the next steps; after the base optimizer made its own state.
+
+    An optimizer takes an entry in ``state`` to mean that its own is there.
+    """
+    for bucket, flat in zip(buckets, values, strict=True):
+        for member, s in zip(bucket.members, flat.split(bucket.lengths), strict=True):
+            if member.param.grad is None:  # the base optimizer has no state for it yet
+                continue
+            entry = state[member.param]
+            entry[S_KEY] = s.nan_to_num()  # a copy; NaN where phases came from an infinite g
+            entry[MEASURED_KEY] = step
+
+
+def drop_held(state: State) -> None:
+    """Forget every held s."""
+    for entry in state.values():
+        if isinstance(entry, dict):
+            entry.pop(S_KEY, None)
+            entry.pop(MEASURED_KEY, None)
+
+
+def held_values(state_dict: Mapping[str, Any]) -> dict[int, torch.Tensor]:
+    """The held s in a state dict, by the parameter's position over all groups."""
+    ids = [i for group in state_dict["param_groups"] for i in group["params"]]
+    state = state_dict["state"]
+    return {k: state[i][S_KEY] for k, i in enumerate(ids) if i in state and S_KEY in state[i]}
+
+
+def restore_held(optimizer: torch.optim.Optimizer, held: Mapping[int, torch.Tensor]) -> None:
+    """Put s back in the precision it was saved in, on each parameter's device."""
+    for k, param in enumerate(p for group in optimizer.param_groups for p in group["params"]):
+        if k in held:
+            optimizer.state[param][S_KEY] = held[k].detach().clone().to(param.device)

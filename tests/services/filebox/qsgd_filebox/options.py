@@ -1,0 +1,60 @@
+"""How the vendor behaves: its times, its prices, its faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fault = Literal[
+    "lost",  # accepted, and the answer never arrives
+    "dropped",  # not accepted, and the answer never arrives either
+    "refused",  # 429: not accepted, may be sent again
+    "rejected",  # 400: not accepted, never will be
+    "twice",  # one call makes two jobs
+    "fails",
+    "cancelled",  # by the vendor
+    "overbilled",  # three times the price
+    "unbilled",  # the vendor never says what it cost
+    "corrupt",  # the result has another shape
+]
+
+
+class FileboxOptions(BaseModel):
+    """Options of the test double.
+
+    Attributes:
+        folder: the vendor.
+        lag_s: a job younger than this is not listed.
+        horizon_s: what the adapter declares; more than ``lag_s`` unless a test wants it wrong.
+        run_s: how long a job takes from acceptance to its result.
+        job_micro_usd: price of a job; what follows likewise.
+        before_s: time between the call and its acceptance.
+        after_s: time between acceptance and the answer.
+        faults: numbers of the submissions, counted from 0, that meet each fault.
+        offline: ``resolve`` finds the device retired.
+        bad_key: ``resolve`` is refused.
+        priced: whether the price is known beforehand.
+        max_rows: rows of one job.
+        coins: fair coins instead of circuits, so that nobody has to wait for torch.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: Path
+    lag_s: float = 0.0
+    horizon_s: float = 0.0
+    run_s: float = 0.0
+    job_micro_usd: int = 1_000
+    shot_micro_usd: int = 1
+    job_qpu_us: int = 2_000
+    shot_qpu_us: int = 10
+    before_s: float = 0.0
+    after_s: float = 0.0
+    faults: dict[Fault, list[int]] = Field(default_factory=dict)
+    offline: bool = False
+    bad_key: bool = False
+    priced: bool = True
+    max_rows: int | None = None
+    coins: bool = False

@@ -1,0 +1,92 @@
+"""The vendor: a folder. A job is a file that appears at once and whole; times are the clock's."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qsgd_filebox.options import Fault, FileboxOptions
+
+Job = dict[str, Any]
+
+
+class Vendor:
+    """What runs at the other end; several processes may talk to it at once."""
+
+    def __init__(self, options: FileboxOptions, clock: Callable[[], float]) -> None:
+        self.options = options
+        self.clock = clock
+        for name in ("jobs", "cancelled", "calls"):
+            (options.folder / name).mkdir(parents=True, exist_ok=True)
+
+    def call(self) -> int:
+        """Count a submission that has arrived; its number."""
+        number = len(list((self.options.folder / "calls").iterdir()))
+        while True:
+            try:
+                path = self.options.folder / "calls" / str(number)
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+                return number
+            except FileExistsError:
+                number += 1
+
+    def meets(self, fault: Fault, number: int) -> bool:
+        """Whether this submission meets this fault."""
+        return number in self.options.faults.get(fault, ())
+
+    def accept(self, tag: str, payload: bytes, *, shots: int, rows: int, seed: int, n: int) -> Job:
+        """Make a job; from here on it costs money."""
+        o = self.options
+        factor = 3 if self.meets("overbilled", n) else 1
+        executions = shots * rows
+        ends = "failed" if self.meets("fails", n) else "done"
+        job = {
+            "id": secrets.token_hex(6),
+            "tag": tag,
+            "accepted_at": self.clock(),
+            "payload": base64.b64encode(payload).decode(),
+            "shots": shots,
+            "seed": seed,
+            "ends": "cancelled" if self.meets("cancelled", n) else ends,
+            "corrupt": self.meets("corrupt", n),
+            "silent": self.meets("unbilled", n),
+            "micro_usd": factor * (o.job_micro_usd + o.shot_micro_usd * executions),
+            "qpu_us": factor * (o.job_qpu_us + o.shot_qpu_us * executions),
+            "executions": factor * executions,
+        }
+        path = self._path("jobs", job["id"])
+        path.with_suffix(".new").write_text(json.dumps(job))
+        path.with_suffix(".new").rename(path)
+        return job
+
+    def job(self, job_id: str) -> Job:
+        """A job with its state now; a job cancelled before its end costs nothing."""
+        job: Job = json.loads(self._path("jobs", job_id).read_text())
+        if self._path("cancelled", job_id).exists():
+            return {**job, "state": "cancelled", "micro_usd": 0, "qpu_us": 0, "executions": 0}
+        over = self.clock() >= job["accepted_at"] + self.options.run_s
+        return {**job, "state": job["ends"] if over else "queued"}
+
+    def jobs(self) -> list[Job]:
+        """Every job there is, whatever the list shows."""
+        return [
+            self.job(path.stem) for path in sorted((self.options.folder / "jobs").glob("*.json"))
+        ]
+
+    def listed(self, tag: str) -> list[Job]:
+        """What the list shows: the jobs that are old enough."""
+        old = self.clock() - self.options.lag_s
+        return [job for job in self.jobs() if job["tag"] == tag and job["accepted_at"] <= old]
+
+    def cancel(self, job_id: str) -> None:
+        """Cancel a job unless it has ended."""
+        if self.job(job_id)["state"] == "queued":
+            self._path("cancelled", job_id).touch()
+
+    def _path(self, folder: str, job_id: str) -> Path:
+        return self.options.folder / folder / f"{job_id}.json"
