@@ -99,6 +99,7 @@ def credentials_present() -> dict[str, bool]:
     present = {name: bool(os.environ.get(name)) for name in _CREDENTIAL_VARIABLES}
     return present | {name: Path(name).expanduser().is_file() for name in _CREDENTIAL_FILES}
 
+
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY", re.IGNORECASE)
 _SHORTEST_SECRET = 8
 

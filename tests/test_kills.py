@@ -107,6 +107,7 @@ def test_without_a_term_nothing_is_bought(filebox, tmp_path, monkeypatch, capsys
     assert sold(tmp_path / "v") == []
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_and_killed_in_mid_wait_goes_on_to_the_same_bits_for_the_same_money(
     train, tmp_path
 ):

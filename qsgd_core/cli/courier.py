@@ -30,8 +30,9 @@ CLAIM_S = 0.2
 
 def main() -> None:
     """Serve the run that stdin names."""
+    # INFO is for QSGD and the adapter: an SDK's would bury them (Qiskit logs every compiler pass).
     logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
     logging.getLogger("qsgd_core").setLevel(logging.INFO)
     config = json.loads(_read_line())
@@ -80,6 +81,7 @@ def _look(ledger: Ledger, run: Run) -> Backend:
     ``resolve`` is what makes capabilities live, so it is called on the backend that is kept.
     """
     backend = open_backend(run)
+    logging.getLogger(type(backend).__module__.partition(".")[0]).setLevel(logging.INFO)
     pinned = backend.resolve()
     if pinned != backend.name:
         backend = open_backend(dataclasses.replace(run, pinned=pinned))

@@ -13,10 +13,10 @@ from qiskit_aer.noise import (
     depolarizing_error,
     pauli_error,
 )
+
 from qsgd_aer.noise import Noise
 from qsgd_aer.noise_files import load
 from qsgd_aer.translate import to_qiskit
-
 from qsgd_core.circuits import Circuit, CircuitBatch, Gate, Workload, ansatz
 from qsgd_core.errors import CapabilityError, ConfigError
 from qsgd_core.registry import default_registry

@@ -9,13 +9,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from qsgd_pennylane.translate import possible_gates, rewrite
 
 from qsgd_core import QSGD
 from qsgd_core.circuits import GATES, Circuit, CircuitBatch, Gate, Slot, Workload, ansatz
 from qsgd_core.errors import BackendError, CapabilityError, ConfigError, UnknownBackendError
 from qsgd_core.registry import default_registry
 from qsgd_core.simulate import statevector
+from qsgd_pennylane.translate import possible_gates, rewrite
 
 DEVICES = ("pennylane:default.qubit", "pennylane:lightning.qubit", "pennylane:default.mixed")
 
