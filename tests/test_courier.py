@@ -21,8 +21,9 @@ from qsgd_core.errors import (
 )
 from qsgd_core.jobs import Cost, Quote
 from qsgd_core.schedule.courier import LATE_WATCH_S, POLL_S, Courier
-from qsgd_core.schedule.ledger import OPEN, Job, Ledger
+from qsgd_core.schedule.ledger import OPEN, Ledger
 from qsgd_core.schedule.money import Amount
+from qsgd_core.schedule.rows import Job
 
 WORK = Workload((CircuitBatch(ansatz(2, 1), np.array([[0.2, 0.4], [0.1, 0.3]])),))
 PRICE = 1_000 + 2 * 16

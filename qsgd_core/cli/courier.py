@@ -19,8 +19,9 @@ from qsgd_core.errors import BackendError, ConfigError, QSGDError
 from qsgd_core.isolate import describe
 from qsgd_core.registry import default_registry
 from qsgd_core.schedule.courier import Courier
-from qsgd_core.schedule.ledger import Ledger, Run
+from qsgd_core.schedule.ledger import Ledger
 from qsgd_core.schedule.process import CHANGED, READY
+from qsgd_core.schedule.rows import Run
 
 logger = logging.getLogger("qsgd_core.courier")
 

@@ -18,7 +18,8 @@ from qsgd_core.errors import ConfigError, JobNotDoneError, QSGDError
 from qsgd_core.settings import load_settings
 
 if TYPE_CHECKING:
-    from qsgd_core.schedule.ledger import Job, Ledger
+    from qsgd_core.schedule.ledger import Ledger
+from qsgd_core.schedule.rows import Job
 
 jobs = typer.Typer(no_args_is_help=True)
 

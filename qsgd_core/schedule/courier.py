@@ -25,8 +25,9 @@ from qsgd_core.errors import (
 )
 from qsgd_core.jobs import JobState, Limit
 from qsgd_core.schedule.budgets import DEFAULT, default_budget
-from qsgd_core.schedule.ledger import OPEN, UNSENT, Job, Ledger
+from qsgd_core.schedule.ledger import OPEN, UNSENT, Ledger
 from qsgd_core.schedule.money import Amount
+from qsgd_core.schedule.rows import Job
 
 logger = logging.getLogger("qsgd_core.courier")
 

@@ -14,8 +14,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,12 +24,13 @@ from qsgd_core.jobs import JobHandle, Result
 from qsgd_core.schedule import accounts
 from qsgd_core.schedule.accounts import Cap
 from qsgd_core.schedule.database import Database
-from qsgd_core.schedule.failures import pack_error, unpack_error
+from qsgd_core.schedule.failures import pack_error
 from qsgd_core.schedule.money import UNITS, Amount
+from qsgd_core.schedule.rows import Job, find_job, to_job
+from qsgd_core.schedule.runs import Runs
 from qsgd_core.schedule.storage import pack_result, pack_workload, unpack_result, unpack_workload
 from qsgd_core.schedule.tables import jobs as jobs_table
 from qsgd_core.schedule.tables import payloads
-from qsgd_core.schedule.tables import runs as runs_table
 
 OPEN = ("intent", "reserved", "submitting", "submitted", "stored", "stray")
 """States of jobs that something still has to happen to."""
@@ -40,62 +39,7 @@ UNSENT = ("intent", "denied", "reserved")
 """States of jobs that do not exist at the vendor."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """A row of the ledger.
-
-    Attributes:
-        error: why it was denied, failed or refunded, ready to be raised.
-        doubt_since: since when it has not been known whether the job exists.
-        cancel_asked: when the user asked for it to be cancelled.
-        hold: what was reserved, the worst case.
-        spent: what it cost, once that is settled.
-    """
-
-    tag: str
-    run: str
-    budget: str
-    backend: str
-    options: str
-    step: int
-    part: int
-    attempt: int
-    digest: str
-    shots: int
-    seed: int
-    state: str
-    handle: JobHandle | None
-    error: QSGDError | None
-    created_at: float
-    submitted_at: float | None
-    doubt_since: float | None
-    cancel_asked: float | None
-    settled_at: float | None
-    consumed_step: int | None
-    hold: Amount
-    spent: Amount
-
-
-@dataclass(frozen=True)
-class Run:
-    """What is known of a run's backend: the name asked for, the device it is pinned to.
-
-    ``options`` and ``capabilities`` are JSON; the latter and ``error``, what the run's courier
-    stopped with, are written by the courier. ``guard`` names the service's own spending limit: None
-    before it was asked for, empty if the service has none.
-    """
-
-    run: str
-    backend: str
-    options: str
-    created_at: float
-    pinned: str | None
-    capabilities: str | None
-    error: QSGDError | None
-    guard: str | None
-
-
-class Ledger:
+class Ledger(Runs):
     """Budgets and jobs in one database, shared by any number of processes.
 
     Args:
@@ -171,7 +115,7 @@ class Ledger:
     ) -> Job:
         """Write down what is to be measured. The same tag again gives the job that is there."""
         with self._database.write() as db:
-            found = _find(db, tag)
+            found = find_job(db, tag)
             if found is not None:
                 return found
             db.execute(
@@ -208,7 +152,7 @@ class Ledger:
                 budget; the job is denied.
         """
         with self._database.write() as db:
-            job = _find(db, tag)
+            job = find_job(db, tag)
             if job is None or job.state != "intent":
                 return
             limits = accounts.read_caps(db, job.budget)
@@ -288,7 +232,7 @@ class Ledger:
         own. False if it is on the ledger already.
         """
         with self._database.write() as db:
-            job = _find(db, tag)
+            job = find_job(db, tag)
             if job is None or (job.handle and job.handle.job_id == handle.job_id):
                 return False
             named = {"handle": handle.to_json(), "settled_at": None}
@@ -296,7 +240,7 @@ class Ledger:
             if _move(db, tag, ("refunded",), "stray", **named):
                 return True
             own = f"{tag}+{hashlib.sha256(handle.job_id.encode()).hexdigest()[:8]}"
-            if _find(db, own) is not None:
+            if find_job(db, own) is not None:
                 return False
             row = db.execute(sa.select(jobs_table).where(jobs_table.c.tag == tag)).mappings().one()
             copy = {**row, **named, "tag": own, "state": "stray", "consumed_step": None}
@@ -330,73 +274,6 @@ class Ledger:
                 db.execute(jobs_table.update().where(*where).values(cancel_asked=self._clock()))
         return self.job(tag)
 
-    # -- runs ------------------------------------------------------------------------------
-
-    def open_run(self, run: str, *, backend: str, options: Mapping[str, Any]) -> Run:
-        """The run's row, made if need be, with these options; a run keeps its pinned device.
-
-        What an earlier courier stopped with is forgotten.
-
-        Raises:
-            ConfigError: the run has another backend.
-        """
-        values = {"options": json.dumps(dict(options), sort_keys=True), "error": None}
-        with self._database.write() as db:
-            found = _find_run(db, run)
-            if found is None:
-                new = {"run": run, "backend": backend, "created_at": self._clock(), **values}
-                db.execute(runs_table.insert().values(new))
-            elif backend not in (found.backend, found.pinned):
-                raise ConfigError(
-                    f"Run {run!r} was measured on {found.backend!r}; it cannot go on with "
-                    f"{backend!r}. Start another run."
-                )
-            else:
-                db.execute(runs_table.update().where(runs_table.c.run == run).values(values))
-        return self.run(run)
-
-    def looked(self, run: str, *, pinned: str, capabilities: str) -> None:
-        """The courier's first look: the device that the name means, and what it can do."""
-        self._update_run(run, pinned=pinned, capabilities=capabilities, error=None)
-
-    def guard(self, run: str) -> str | None:
-        """What :meth:`guarded` noted."""
-        with self._database.read() as db:
-            found = _find_run(db, run)
-        return None if found is None else found.guard
-
-    def guarded(self, run: str, guard: str | None) -> None:
-        """The service's own spending limit that was set for the run, or lifted (None)."""
-        self._update_run(run, guard=guard)
-
-    def stopped(self, run: str, error: QSGDError) -> None:
-        """What the run's courier stopped with."""
-        self._update_run(run, error=pack_error(error))
-
-    def run(self, run: str) -> Run:
-        """The run's row.
-
-        Raises:
-            ConfigError: there is none.
-        """
-        with self._database.read() as db:
-            found = _find_run(db, run)
-        if found is None:
-            raise ConfigError(f"The ledger has no run {run!r}. See qsgd jobs list.")
-        return found
-
-    def serve(self, run: str) -> AbstractContextManager[bool]:
-        """Be the run's only courier while entered; False if another process is.
-
-        Only so can a courier know, of a submission that it finds begun, that it is not still going
-        on. Given back when the process dies, however it dies.
-        """
-        return self._database.claim(run)
-
-    def _update_run(self, run: str, **values: object) -> None:
-        with self._database.write() as db:
-            db.execute(runs_table.update().where(runs_table.c.run == run).values(**values))
-
     # -- reading ---------------------------------------------------------------------------
 
     def job(self, tag: str) -> Job:
@@ -406,7 +283,7 @@ class Ledger:
             ConfigError: there is none under this tag.
         """
         with self._database.read() as db:
-            found = _find(db, tag)
+            found = find_job(db, tag)
         if found is None:
             raise ConfigError(f"The ledger has no job {tag!r}. See qsgd jobs list.")
         return found
@@ -420,7 +297,7 @@ class Ledger:
         if states is not None:
             query = query.where(jobs_table.c.state.in_(tuple(states)))
         with self._database.read() as db:
-            return [_job(row) for row in db.execute(query).mappings()]
+            return [to_job(row) for row in db.execute(query).mappings()]
 
     def workload(self, tag: str) -> Workload:
         """What the job measures, to the bit."""
@@ -454,7 +331,7 @@ class Ledger:
     ) -> bool:
         """End a job: its hold goes, its cost is spent."""
         with self._database.write() as db:
-            job = _find(db, tag)
+            job = find_job(db, tag)
             if job is None or job.state not in before:
                 return False
             known = {unit: actual.of(unit) for unit in UNITS}
@@ -467,11 +344,6 @@ class Ledger:
             return True
 
 
-def _find(db: sa.Connection, tag: str) -> Job | None:
-    row = db.execute(sa.select(jobs_table).where(jobs_table.c.tag == tag)).mappings().first()
-    return None if row is None else _job(row)
-
-
 def _move(
     db: sa.Connection, tag: str, before: tuple[str, ...], after: str, **values: object
 ) -> bool:
@@ -482,20 +354,3 @@ def _move(
 
 def _store(db: sa.Connection, tag: str, kind: str, data: bytes) -> None:
     db.execute(payloads.insert().values(tag=tag, kind=kind, data=data))
-
-
-def _find_run(db: sa.Connection, run: str) -> Run | None:
-    row = db.execute(sa.select(runs_table).where(runs_table.c.run == run)).mappings().first()
-    if row is None:
-        return None
-    data = dict(row)
-    return Run(**{**data, "error": unpack_error(data["error"]) if data["error"] else None})
-
-
-def _job(row: sa.RowMapping) -> Job:
-    data: dict[str, Any] = {str(k): v for k, v in row.items()}
-    for name in ("hold", "spent"):
-        data[name] = Amount(**{unit: data.pop(f"{name}_{unit}") for unit in UNITS})
-    data["handle"] = JobHandle.from_json(data["handle"]) if data["handle"] else None
-    data["error"] = unpack_error(data["error"]) if data["error"] else None
-    return Job(**data)

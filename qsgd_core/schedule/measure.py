@@ -17,10 +17,11 @@ from qsgd_core.capabilities import Capabilities
 from qsgd_core.circuits import Workload
 from qsgd_core.errors import JobFailedError
 from qsgd_core.jobs import Result
-from qsgd_core.schedule.ledger import Job, Ledger, Run
+from qsgd_core.schedule.ledger import Ledger
 from qsgd_core.schedule.money import UNITS, Amount
 from qsgd_core.schedule.packing import join, split
 from qsgd_core.schedule.process import CourierProcess
+from qsgd_core.schedule.rows import Job, Run
 
 MAX_ATTEMPTS = 3
 """Submissions of one part that may come to nothing, without cost, before the refresh fails."""

@@ -226,9 +226,13 @@ def campaign(
 
 
 def _watch(bystander: Bystander, trainer: Trainer, *, until: Callable[[Books], object]) -> None:
-    """Check again and again while the trainer lives."""
-    while not trainer.over and not until(bystander.check()):
-        time.sleep(0.02)
+    """Check again and again while the trainer lives; it does not outlive a check that fails."""
+    try:
+        while not trainer.over and not until(bystander.check()):
+            time.sleep(0.02)
+    except BaseException:
+        trainer.process.kill()
+        raise
 
 
 def _wait(moment: Moment, bystander: Bystander, trainer: Trainer, draw: random.Random) -> None:

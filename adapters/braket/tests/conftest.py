@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent / "double"))
 
 from aws_double import VARIABLES, AwsDouble, environment
 
+pytest.register_assert_rewrite("kills")  # tests/services/kills.py
+
 
 @pytest.fixture(scope="session")
 def aws_process() -> Iterator[AwsDouble]:
