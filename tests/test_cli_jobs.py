@@ -168,6 +168,18 @@ def test_resume_collects_and_recovers_and_submits_nothing(capsys, left_behind, t
     assert len(vendor_jobs(tmp_path)) == 3
 
 
+def test_what_was_sent_to_a_device_that_is_gone_by_now_is_collected(
+    capsys, left_behind, ledger, tmp_path
+):
+    tag = left_behind("old", "submitted")
+    ledger.looked("old", pinned="filebox:x", capabilities="{}")
+    gone = {"folder": str(tmp_path / "vendor"), "coins": True, "offline": True}
+    ledger.open_run("old", backend="filebox:x", options=gone)
+    assert [r["state"] for r in run_json(capsys, "resume")] == ["settled"]
+    assert ledger.result(tag).parts[0].values.shape == (2, 8, 2)
+    assert ledger.run("old").error is None
+
+
 def test_resume_leaves_a_run_with_a_courier_of_its_own_alone(capsys, left_behind, ledger):
     tag = left_behind("live", "submitted")
     script = (

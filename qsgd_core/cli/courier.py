@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 
 from qsgd_core.backend import Backend
-from qsgd_core.errors import BackendError, ConfigError, QSGDError
+from qsgd_core.errors import BackendError, BackendGoneError, ConfigError, QSGDError
 from qsgd_core.isolate import describe
 from qsgd_core.registry import default_registry
 from qsgd_core.schedule.courier import Courier
@@ -83,7 +83,15 @@ def _look(ledger: Ledger, run: Run) -> Backend:
     """
     backend = open_backend(run)
     logging.getLogger(type(backend).__module__.partition(".")[0]).setLevel(logging.INFO)
-    pinned = backend.resolve()
+    try:
+        pinned = backend.resolve()
+    except BackendGoneError as error:
+        if run.pinned is None or run.capabilities is None:
+            raise
+        # What has been paid for on a device that is gone by now can still be collected.
+        logger.warning("%s What was sent to it before is collected all the same.", error)
+        ledger.looked(run.run, pinned=run.pinned, capabilities=run.capabilities)
+        return backend
     if pinned != backend.name:
         backend = open_backend(dataclasses.replace(run, pinned=pinned))
         backend.resolve()

@@ -264,6 +264,12 @@ def test_a_result_that_is_cut_or_no_result_is_corrupt_and_paid(double, device, k
     with pytest.raises(ResultCorruptError, match="not JSON, or cut") as caught:
         device.fetch(handle)
     assert caught.value.may_have_spent
+    assert caught.value.retryable  # it may still be being written: the courier reads it again
+    later = BraketDevice("braket:garnet", pause=lambda _: None, clock=lambda: 4e9)
+    double.fault("GetObject", kind)
+    with pytest.raises(ResultCorruptError) as final:
+        later.fetch(handle)
+    assert not final.value.retryable
     # It is still there: asking again costs nothing.
     assert device.fetch(handle).parts[0].values.shape == (2, 20, 2)
     assert asked_and_paid(double) == (1, 1)

@@ -203,9 +203,15 @@ class BraketDevice(Backend):
                 raise self._missing(body, task, text)
             return body
 
-        found = read_results(read, shots=shots)
+        try:
+            found = read_results(read, shots=shots)
+            parts = layout.split(found.executables, shots)
+        except ResultCorruptError as error:
+            # The object may still be being written; what was paid for is read again for a while.
+            error.retryable = self._just_ended(task)
+            raise
         return Result(
-            layout.split(found.executables, shots),
+            parts,
             executed_at=_seconds(task.get("endedAt")),
             billed=pricing.billed(
                 self._device(), self._options, shots=int(task["shots"]), seconds=found.seconds
@@ -323,10 +329,13 @@ class BraketDevice(Backend):
     def _handle(self, arn: str, tag: str, layout: str, at: float, device: str) -> JobHandle:
         return JobHandle(device, arn, tag, at, {"layout": layout})
 
+    def _just_ended(self, task: dict[str, Any]) -> bool:
+        ended = _seconds(task.get("endedAt"))
+        return ended is None or self._clock() - ended < RESULT_LAG_S
+
     def _missing(self, object_: Missing, task: dict[str, Any], handle: str) -> BackendError:
         where = f"s3://{object_.bucket}/{object_.key}"
-        ended = _seconds(task.get("endedAt"))
-        if ended is None or self._clock() - ended < RESULT_LAG_S:
+        if self._just_ended(task):
             return TransientError(
                 f"Braket says the task is complete, and {where} is not there yet.",
                 retryable=True,
