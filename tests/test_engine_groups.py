@@ -151,3 +151,16 @@ def test_names_in_the_groups_are_the_names_in_errors_and_seeds(kind):
     assert list(attachment.names().values()) == [n for n, _ in named]
     other = make(kind, make_params())
     assert list(vars(other)["_qsgd_attachment"].names().values()) == ["0.0", "0.1", "0.2"]
+
+
+def test_a_group_that_replaces_another_gets_the_terms_settings():
+    first, second = (torch.nn.Parameter(torch.full((4,), 0.3)) for _ in range(2))
+    sgd = torch.optim.SGD([first], lr=0.1)
+    qsgd.attach(sgd, quantum_weight=0.5)
+    sgd.param_groups.clear()
+    sgd.add_param_group({"params": [second]})
+    second.grad = torch.ones(4)
+    sgd.step()
+    assert sgd.param_groups[0]["quantum_weight"] == 0.5
+    s = torch.sin(torch.tensor(0.3 * torch.pi))
+    torch.testing.assert_close(second.detach(), torch.full((4,), 0.3) - 0.1 - 0.1 * 0.5 * s)

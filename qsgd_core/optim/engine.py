@@ -141,7 +141,7 @@ class Attachment:
         if self._current is not None and self._current.route is not None:
             self._current.route.abandon()
         self._current, self._open = None, True
-        if len(optimizer.param_groups) != self._groups.n_adopted:
+        if not self._groups.complete:
             self.adopt_groups()
         active = self._groups.active(self._record.steps)
         if not active:
@@ -263,7 +263,7 @@ class Attachment:
         optimizer.param_groups[0][RECORD_KEY] = self.record_json()
 
     def _before_load(self, optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
-        if len(optimizer.param_groups) != self._groups.n_adopted:
+        if not self._groups.complete:
             self.adopt_groups()
         self._carried = self._groups.settings(), held_values(state_dict)
 

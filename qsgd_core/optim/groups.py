@@ -55,6 +55,12 @@ class Groups:
         """The optimizer's own list; it is another one after ``load_state_dict``."""
         return self._optimizer.param_groups
 
+    @property
+    def complete(self) -> bool:
+        """Whether every group has been adopted; groups come late, and one may replace another."""
+        groups = self._optimizer.param_groups
+        return len(groups) == self.n_adopted and all(FILLED_KEY in g for g in groups)
+
     def adopt(self, check_block: Callable[[int], None], *, step: int) -> None:
         """Give groups the settings they lack and name every parameter; or raise, changing none.
 
