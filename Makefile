@@ -25,6 +25,7 @@ lint: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/listing.py
 	$(BIN)/python benchmarks/adapters.py
 
 wheels: $(VENV)/.test  ## one wheel per distribution, into dist/

@@ -100,22 +100,20 @@ def test_an_empty_list_says_so(capsys, filebox):
     assert capsys.readouterr().out == "No jobs.\n"
 
 
-def test_listing_imports_neither_torch_nor_an_sdk_and_is_quick(left_behind, filebox):
+def test_listing_imports_neither_torch_nor_an_sdk(left_behind, filebox):
     left_behind("done", "settled")
     code = (
-        "import sys, time\n"
+        "import sys\n"
         "from qsgd_core.cli import main\n"
         "assert main(['jobs', 'list', '--json']) == 0\n"
         "assert main(['budget', 'show', '--json']) == 0\n"
         "heavy = {'torch', 'qiskit', 'pennylane', 'braket', 'qsgd_filebox'} & set(sys.modules)\n"
-        "print(heavy, time.process_time(), file=sys.stderr)\n"
+        "print(heavy, file=sys.stderr)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=filebox, capture_output=True, text=True, check=True
     )
-    heavy, seconds = done.stderr.split("\n")[-2].rsplit(" ", 1)
-    assert heavy == "set()"
-    assert float(seconds) < 2.5  # half a second on an idle machine; CPU time grows with its load
+    assert done.stderr.splitlines()[-1] == "set()"
 
 
 # --- wait and resume -----------------------------------------------------------------------------

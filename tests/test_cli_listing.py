@@ -105,31 +105,25 @@ def test_perturbations_say_whether_a_backend_is_used(capsys):
 
 
 LIGHT = """
-import sys, time
+import sys
 from qsgd_core.cli import main
 code = main(["plugins", "--json"])
 heavy = {"torch", "numpy", "scipy", "sklearn", "matplotlib", "qiskit", "rich"} & set(sys.modules)
-print(code, sorted(heavy), time.process_time(), file=sys.stderr)
+print(code, sorted(heavy), file=sys.stderr)
 """
 
 
-def test_plugins_json_imports_no_torch_and_no_sdk_and_takes_less_than_half_a_second_of_cpu():
-    best = float("inf")
-    for _ in range(3):  # the best of three: the machine may be doing something else
-        done = subprocess.run(
-            [sys.executable, "-c", LIGHT],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
-        )
-        code, heavy, seconds = done.stderr.splitlines()[-1].split()
-        assert (code, heavy) == ("0", "[]")
-        best = min(best, float(seconds))
-        if best < 0.5:
-            break
-    assert best < 0.5
+def test_plugins_json_imports_neither_torch_nor_an_sdk():
+    """What keeps it under half a second of CPU: ``benchmarks/listing.py`` has the figure."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.stderr.splitlines()[-1] == "0 []"
 
 
 def test_doctor_reports_and_exits_with_0_when_all_is_well(capsys, monkeypatch, tmp_path):
