@@ -19,7 +19,7 @@ from qsgd_core.settings import load_settings
 
 if TYPE_CHECKING:
     from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.schedule.rows import Job
+    from qsgd_core.schedule.rows import Job
 
 jobs = typer.Typer(no_args_is_help=True)
 
