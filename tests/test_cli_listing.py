@@ -108,7 +108,8 @@ LIGHT = """
 import sys
 from qsgd_core.cli import main
 code = main(["plugins", "--json"])
-heavy = {"torch", "numpy", "scipy", "sklearn", "matplotlib", "qiskit", "rich", "sqlalchemy"} & set(sys.modules)
+heavy = {"torch", "numpy", "scipy", "sklearn", "matplotlib", "qiskit", "rich", "sqlalchemy"}
+heavy &= set(sys.modules)
 print(code, sorted(heavy), file=sys.stderr)
 """
 
