@@ -33,7 +33,7 @@ from qsgd_core.specs import (
 from qsgd_core.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from qsgd_core.events import Observer
@@ -160,6 +160,13 @@ class Registry:
                 f"{observer!r}, which cannot be called with an event."
             )
         return observer
+
+    def make_observers(
+        self, asked: Sequence[str | Observer] | None, run_dir: Path | None
+    ) -> list[Observer]:
+        """Observers by name or as they are; None stands for those that QSGD_OBSERVERS names."""
+        named = self.settings.observers if asked is None else asked
+        return [o if callable(o) else self.make_observer(o, run_dir) for o in named]
 
     def _named(self, kind: Kind, name: str, registered: list[Registered[S]]) -> Registered[S]:
         found = choose_named(kind, name, registered, self.settings.prefer)

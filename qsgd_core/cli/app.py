@@ -45,13 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_app(arguments: Sequence[str]) -> typer.Typer:
-    """The commands; those of plugins only if ``arguments`` name none of the core's."""
+    """The commands; those of plugins only if ``arguments`` name none of the core's.
+
+    Only the command that is named is imported; for the rest, their summary will do.
+    """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
     app.callback()(_qsgd)
     own = {spec.name: spec for spec in qsgd_register_commands()}
-    for spec in own.values():
-        _add(app, spec.name, spec.summary, pkgutil.resolve_name(spec.factory))
     named = next((word for word in arguments if not word.startswith("-")), None)
+    for spec in own.values():
+        command = pkgutil.resolve_name(spec.factory) if spec.name == named else _not_called
+        _add(app, spec.name, spec.summary, command)
     if named not in own:
         _add_plugin_commands(app, named, set(own), default_registry())
     return app
@@ -64,12 +68,12 @@ def _qsgd(debug: Debug = False) -> None:
 def _add_plugin_commands(
     app: typer.Typer, named: str | None, own: set[str], registry: Registry
 ) -> None:
-    """Import the command that was named; for the rest, their summary will do."""
+    """The same for plugins' commands: one that cannot be imported, or is ambiguous, says so."""
     registered = [r for r in registry.commands() if r.spec.name not in own]
     for name in sorted({r.spec.name for r in registered}):
         if name != named:
             summary = next(r.spec.summary for r in registered if r.spec.name == name)
-            app.command(name, help=summary)(_not_called)
+            _add(app, name, summary, _not_called)
     chosen = choose_named("command", named, registered, registry.settings.prefer) if named else None
     if chosen is not None:
         what = f"Command {named!r}: {chosen.spec.factory} of {chosen.distribution}"

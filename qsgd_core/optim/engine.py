@@ -76,7 +76,7 @@ class Attachment:
         self._open = False
         self._carried: tuple[list[dict[str, Any]], dict[int, torch.Tensor]] | None = None
         self._said: set[str] = set()
-        self._observers = _observers(config, registry)
+        self._observers = Observers(registry.make_observers(config.observers, None))
         self._takes_closure = check_optimizer(optimizer)
         self._waiting = False
         self.adopt_groups()
@@ -294,8 +294,3 @@ class Attachment:
             self._said.add(message)
             logger.warning(message)
             self._observers(Warned(self._record.steps, message=message))
-
-
-def _observers(config: TermConfig, registry: Registry) -> Observers:
-    named = registry.settings.observers if config.observers is None else config.observers
-    return Observers(o if callable(o) else registry.make_observer(o, None) for o in named)

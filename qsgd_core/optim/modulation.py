@@ -85,17 +85,13 @@ class ClosedForm:
         """See :class:`Source`."""
         values = []
         for bucket, t, g in zip(buckets, theta, grad, strict=True):
-            s = torch.empty_like(t) if len(bucket.blocks) > 1 else None
+            parts = []
             for blocks in bucket.blocks:
                 part = self.perturbation.closed_form(blocks.take(t), blocks.take(g), step=step)
                 if part is None:
                     return self._circuits.modulate(buckets, theta, grad, step=step)
-                if s is None or blocks.positions is None:
-                    s = part.reshape(-1)
-                else:
-                    s[blocks.positions] = part
-            assert s is not None  # noqa: S101  a bucket has at least one kind of block
-            values.append(s)
+                parts.append(part)
+            values.append(bucket.scatter(parts))
         return Modulation(values, "exact")
 
     def check(self, n_qubits: int) -> None:
@@ -151,7 +147,7 @@ class Circuits:
         )
         values = []
         for bucket, t in zip(buckets, theta, strict=True):
-            s = torch.empty_like(t)
+            parts = []
             for blocks in bucket.blocks:
                 part = torch.from_numpy(np.ascontiguousarray(next(decoded))).to(t)
                 if part.shape != (blocks.n_blocks, blocks.size):
@@ -159,11 +155,8 @@ class Circuits:
                         f"{type(self.perturbation).__name__}.decode gave shape "
                         f"{tuple(part.shape)} for {blocks.n_blocks} blocks of {blocks.size}."
                     )
-                if blocks.positions is None:
-                    s = part.reshape(-1)
-                else:
-                    s[blocks.positions] = part
-            values.append(s)
+                parts.append(part)
+            values.append(bucket.scatter(parts))
         exact = all(isinstance(part, Expectations) for part in result.parts)
         return Modulation(values, "exact" if exact else "measured")
 

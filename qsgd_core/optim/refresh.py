@@ -40,16 +40,17 @@ def modulate(
     """
     step = record.steps
     k = 1 if every is None else at_step(every, step, "every")
-    held = read_held(state, buckets) if k > 1 and record.measured_at is not None else None
-    if held is not None and record.asked_at is not None and record.asked_at > step - k:
-        return Modulation(held, record.measured), False
+    due = record.asked_at is None or record.asked_at <= step - k
+    if not due and (held := _held(record, state, buckets)):
+        return held, False
     if not source.cheap and not _worth_measuring(grad):
         return Modulation([torch.zeros_like(g) for g in grad], "zero"), False
     record.asked_at = step
     try:
         modulation = source.modulate(buckets, theta, grad, step=step)
     except (BackendError, BudgetError) as error:
-        if held is None or source.paid is None:
+        last = _held(record, state, buckets) if k > 1 and source.paid is not None else None
+        if last is None:
             raise
         logger.warning(
             "Step %d was not measured: %s The measurement of step %s is held; the next is asked "
@@ -59,9 +60,15 @@ def modulate(
             record.measured_at,
             k,
         )
-        return Modulation(held, record.measured), False
+        return last, False
     record.measured_at, record.measured = step, modulation.source
     return modulation, k > 1
+
+
+def _held(record: Record, state: State, buckets: Sequence[Bucket]) -> Modulation | None:
+    """The last measurement, unless a tensor that has a gradient now was not in it."""
+    values = None if record.measured_at is None else read_held(state, buckets)
+    return None if values is None else Modulation(values, record.measured)
 
 
 def _worth_measuring(grad: Sequence[torch.Tensor]) -> bool:

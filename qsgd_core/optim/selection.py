@@ -115,6 +115,15 @@ class Bucket:
                 parts.append(_read_grad(member))
         return torch.cat(parts).to(self.dtype)
 
+    def scatter(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Undo :meth:`Blocks.take`: (n_blocks, size) for each of :attr:`blocks` -> (L,)."""
+        if len(self.blocks) == 1:
+            return parts[0].reshape(-1)
+        flat = parts[0].new_empty(self.total)
+        for blocks, part in zip(self.blocks, parts, strict=True):
+            flat[blocks.positions] = part
+        return flat
+
     def add_to_params(self, term: torch.Tensor) -> None:
         """Add ``term`` (L,) to the parameters, computed in :attr:`dtype`, rounded once."""
         if self._windows is not None and self.total <= SMALL_BUCKET:

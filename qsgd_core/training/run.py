@@ -69,7 +69,7 @@ def train(
     _check_every(checkpoint_every)
     path = run_dir or fresh_path(settings.runs, task.name, full.seed, datetime.now())
     full = replace(full, run=f"{path.name}-{uuid4().hex[:6]}")
-    parts = assemble(task, full, _observers(observers, settings, path))
+    parts = assemble(task, full, default_registry(settings).make_observers(observers, path))
     folder = new_folder(path)
     with _held(folder):
         write_record(folder, Record(task.name, source, full, environment.describe(parts)))
@@ -125,7 +125,9 @@ def resume(
         changes = {name: asked[name] for name in MAY_CHANGE if name in asked}
         full = resolve(replace(record.config, **changes), task.defaults, settings)
         _check_not_behind(full, saved, folder)
-        parts = assemble(task, full, _observers(observers, settings, folder.path))
+        parts = assemble(
+            task, full, default_registry(settings).make_observers(observers, folder.path)
+        )
         session = _session(parts, folder, checkpoint_every)
         session.restore(saved)
         environment.warn_of_differences(record.environment, parts)
@@ -176,14 +178,6 @@ def _session(parts: Parts, folder: RunFolder, checkpoint_every: int | None) -> S
         files.write_json_lines(folder.metrics, checkpoint.rows)
 
     return Session(parts, save, checkpoint_every=checkpoint_every)
-
-
-def _observers(
-    asked: Sequence[str | Observer] | None, settings: Settings, path: Path
-) -> list[Observer]:
-    named = settings.observers if asked is None else asked
-    registry = default_registry(settings)
-    return [o if callable(o) else registry.make_observer(o, path) for o in named]
 
 
 def _source(record: Record, folder: RunFolder) -> str:

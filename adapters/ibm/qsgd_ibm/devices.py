@@ -78,9 +78,7 @@ def not_available(name: str, devices: list[Device], *, account: str) -> BackendG
     said += [f"Available now: {_listed(devices)}."]
     said += [f"Set {', or '.join(ways)}."] if ways else []
     said += ["Jobs that already ran there can still be read: qsgd jobs fetch."]
-    error = BackendGoneError(" ".join(said))
-    error.exit_code = 2  # a name that means nothing here is a configuration error
-    return error
+    return BackendGoneError(" ".join(said))
 
 
 def offline(name: str, devices: list[Device], *, account: str) -> BackendGoneError:
