@@ -27,6 +27,8 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/listing.py
 	$(BIN)/python benchmarks/adapters.py
+	$(BIN)/python benchmarks/stall.py
+	$(BIN)/python benchmarks/scheduler.py
 
 wheels: $(VENV)/.test  ## one wheel per distribution, into dist/
 	rm -rf dist

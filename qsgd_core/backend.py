@@ -69,6 +69,18 @@ class Backend(ABC):
     def quote(self, work: Workload, *, shots: int) -> Quote:
         """What running ``work`` would cost. Sends nothing that is paid for."""
 
+    def account(self) -> str | None:
+        """Who is billed for what this backend submits; None if that cannot be told.
+
+        Jobs without a budget of their own are charged to the account's default budget, so the label
+        must stay the same from run to run and differ between accounts of all vendors; up to 60
+        characters, shown to people, never a secret: ``aws-123456789012``.
+
+        Raises:
+            BackendError: the service could not be asked.
+        """
+        return None
+
     def calibration(self, work: Workload) -> NoiseSnapshot | None:
         """The vendor's own noise figures for the qubits ``work`` would run on; None if unknown."""
         return None

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from qsgd_core.errors import ConfigError
@@ -224,6 +224,12 @@ def ansatz(
     Raises:
         ConfigError: a value out of range.
     """
+    return _ansatz(n_qubits, depth, entangler, phases)
+
+
+@lru_cache(maxsize=64)
+def _ansatz(n_qubits: int, depth: int, entangler: Entangler, phases: bool) -> Circuit:
+    """One object each, so that what is derived from it is derived once and not in every step."""
     if depth < 1:
         raise ConfigError(f"depth must be at least 1, not {depth}.")
     gates = [Gate("h", (i,)) for i in range(n_qubits)]

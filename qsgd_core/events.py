@@ -80,4 +80,21 @@ class Warned(Event):
     message: str = ""
 
 
+@dataclass(frozen=True)
+class ScheduleChanged(Event):
+    """Something changed in the scheduler of a run on a paid backend.
+
+    Attributes:
+        what: planned, asked, answered, applied, fell back, denied, failed, late, partial,
+            recalibrated, outage, reached, overrun, stopped or left.
+        message: the same for people.
+        status: where the run stands, plain JSON values: see
+            :meth:`qsgd_core.schedule.scheduler.Scheduler.status`.
+    """
+
+    what: str = ""
+    message: str = ""
+    status: Mapping[str, Any] = field(default_factory=dict)
+
+
 Observer: TypeAlias = Callable[[Event], None]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from qsgd_core.errors import QSGDError, UnknownBackendError, UnknownNameError
 from qsgd_core.naming import rule
-from qsgd_core.specs import BackendSpec, ObserverSpec, PerturbationSpec, TaskSpec
+from qsgd_core.specs import BackendSpec, ObserverSpec, PerturbationSpec, PolicySpec, TaskSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from qsgd_core.checks import Spec
     from qsgd_core.plugins import Failure, PluginRecord, Plugins
 
-Kind: TypeAlias = Literal["backend", "perturbation", "observer", "task"]
+Kind: TypeAlias = Literal["backend", "perturbation", "policy", "observer", "task"]
 
 _SPECS: dict[Kind, type[Spec]] = {
     "backend": BackendSpec,
     "perturbation": PerturbationSpec,
+    "policy": PolicySpec,
     "observer": ObserverSpec,
     "task": TaskSpec,
 }
@@ -38,8 +39,9 @@ KNOWN: dict[Kind, dict[str, str]] = {
         "arn:aws:braket:*": "qsgd-braket",
     },
     "perturbation": dict.fromkeys(_CONTROLS, "qsgd-controls"),
+    "policy": {},
     "observer": {},
-    "task": {"sequences": "qsgd-lab", "gsm8k": "qsgd-lab"},
+    "task": dict.fromkeys(("sequences", "sequences-quantum"), "qsgd-lab"),
 }
 """Names that the project's own distributions serve. Says what to install; resolves nothing."""
 

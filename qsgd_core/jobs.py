@@ -109,8 +109,8 @@ class NoiseSnapshot:
 
     Attributes:
         stamp: the vendor's calibration identifier or date.
-        physical_qubits: the qubits that a block's qubits 0 … n-1 are mapped to.
-        readout: (P(1|0), P(0|1)) per qubit.
+        physical_qubits: the qubits that the widest circuit's qubits 0 … n-1 start on.
+        readout: (P(1|0), P(0|1)) per qubit of the circuit, where it is measured.
         gate_error: average gate error per gate name and qubits, e.g. ``{"cx": {(0, 1): 0.007}}``.
     """
 
@@ -162,7 +162,8 @@ class Result:
     Attributes:
         parts: Bits or Expectations, one per batch.
         executed_at: when the circuits ran, seconds since the epoch; None when unknown.
-        physical_qubits: layout, when there is one.
+        physical_qubits: where qubit i of every circuit of ``len(physical_qubits)`` qubits starts,
+            the widest of the workload; narrower ones may run elsewhere. None when unknown.
         calibration_stamp: the calibration under which it ran, when known.
         billed: what the vendor billed, when known.
     """

@@ -21,6 +21,7 @@ from qsgd_core.naming import Choice, choose_backend, choose_named
 from qsgd_core.options import check_options, parse_options
 from qsgd_core.perturbation import ClassicalPerturbation, Perturbation
 from qsgd_core.plugins import Plugins, Registered, load_plugins
+from qsgd_core.policy import Policy
 from qsgd_core.settings import Settings, load_settings
 from qsgd_core.specs import (
     BackendSpec,
@@ -161,6 +162,13 @@ class Registry:
             )
         return observer
 
+    def make_policy(self, name: str, options: Mapping[str, Any] | None = None) -> Policy:
+        """The refresh policy called ``name``. Raises as :meth:`make_perturbation` does."""
+        chosen = self._named("policy", name, self.policies())
+        checked = self._options(chosen, f"Policy {name!r}", options)
+        policy: Policy = self._build(chosen, f"Policy {name!r}", Policy, checked)
+        return policy
+
     def make_observers(
         self, asked: Sequence[str | Observer] | None, run_dir: Path | None
     ) -> list[Observer]:
@@ -189,7 +197,7 @@ class Registry:
 
     def _options(
         self,
-        chosen: Registered[BackendSpec] | Registered[PerturbationSpec],
+        chosen: Registered[BackendSpec] | Registered[PerturbationSpec] | Registered[PolicySpec],
         what: str,
         given: Mapping[str, Any] | None,
     ) -> BaseModel | None:

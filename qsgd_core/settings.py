@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
@@ -25,6 +25,10 @@ class Settings(BaseSettings):
         default_factory=dict, description="Vendor options as JSON, for the backend above."
     )
     shots: int | None = Field(None, ge=1, description="Shots per row when none are named.")
+    policy: str = Field("tracked", description="Refresh policy on a paid backend.")
+    wait: Literal["never", "first", "always"] = Field(
+        "first", description="Results that a paid backend's run waits for."
+    )
     prefer: Names = Field((), description="Distributions that win when several serve a name.")
     observers: Names = Field((), description="Observers to run, by name.")
     load_plugins: Names | None = Field(
@@ -38,6 +42,9 @@ class Settings(BaseSettings):
     ledger: str | None = Field(
         None, description="Database of budgets and jobs; None: ledger.sqlite in the home folder."
     )
+    prices: Path | None = Field(
+        None, description="Prices of your own; None: prices.toml in the home folder, if there."
+    )
     runs: Path = Field(Path("runs"), description="Folder that run folders are written to.")
     debug: bool = Field(False, description="Show tracebacks.")
 
@@ -48,10 +55,10 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("home", "runs")
+    @field_validator("home", "runs", "prices")
     @classmethod
-    def _expanded(cls, value: Path) -> Path:
-        return value.expanduser()
+    def _expanded(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser()
 
     @field_validator("backend")
     @classmethod

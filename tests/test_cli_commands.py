@@ -16,7 +16,8 @@ from qsgd_core.registry import Registry
 from qsgd_core.settings import load_settings
 from qsgd_core.specs import CommandSpec
 
-CORE = {"train", "backends", "perturbations", "plugins", "doctor", "conform", "new"}
+CORE = {"train", "estimate", "report", "backends", "perturbations", "plugins", "doctor"}
+CORE |= {"conform", "new"}
 
 
 def provider(*specs: CommandSpec):

@@ -46,7 +46,10 @@ def test_train_prints_one_json_object_with_the_keys_of_the_contract(capsys):
 def test_a_run_leaves_its_folder(capsys):
     path = Path(run_json(capsys, TASK)["run_dir"])
     names = {p.name for p in path.iterdir()} - {".lock"}
-    assert names == {"config.json", "metrics.jsonl", "checkpoint.pt", "summary.json", "plot.png"}
+    assert names == {
+        "config.json", "metrics.jsonl", "checkpoint.pt", "summary.json", "plot.png",
+        "record.sqlite",
+    }  # fmt: skip
     assert path.parent == Path("runs")
     summary = json.loads((path / "summary.json").read_text())
     assert [key for key in summary if key != "status"] == KEYS
@@ -59,7 +62,8 @@ def test_every_option_arrives_in_the_record(capsys):
         "--perturbation-option", "entangler=ring", "--quantum-weight", "0.25", "--n-qubits", "3",
         "--depth", "1", "--scope", "all", "--normalize", "update", "--every", "2", "--seed", "7",
         "--epochs", "1", "--max-steps", "4", "--lr", "0.02", "--weight-decay", "0.1",
-        "--optimizer", "sgd", "--budget", "$1",
+        "--optimizer", "sgd", "--budget", "$1", "--policy", "hold", "--wait", "never",
+        "--schedule", "twin_every=2",
     )  # fmt: skip
     config = json.loads((Path(said["run_dir"]) / "config.json").read_text())["config"]
     assert config.pop("run").startswith(Path(said["run_dir"]).name)
@@ -68,7 +72,8 @@ def test_every_option_arrives_in_the_record(capsys):
         "perturbation_options": {"entangler": "ring"}, "quantum_weight": 0.25, "n_qubits": 3,
         "depth": 1, "scope": "all", "inject": "update", "normalize": "update", "every": 2,
         "seed": 7, "epochs": 1, "max_steps": 4, "lr": 0.02, "weight_decay": 0.1,
-        "optimizer": "sgd", "budget": "$1",
+        "optimizer": "sgd", "budget": "$1", "policy": "hold", "wait": "never",
+        "schedule": {"twin_every": 2}, "replay": None,
     }  # fmt: skip
     assert (said["steps"], said["scope"], said["quantum_weight"]) == (4, "all", 0.25)
 

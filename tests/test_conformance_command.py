@@ -183,6 +183,6 @@ def test_the_command_line_does_not_import_the_kit_until_it_is_used():
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert "'qsgd_core.cli.conform'" in done.stdout
+    assert "'qsgd_core.cli.new'" in done.stdout
     assert "'pytest'" not in done.stdout
     assert "'torch'" not in done.stdout

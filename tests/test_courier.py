@@ -430,6 +430,28 @@ def test_a_network_that_fails_for_a_moment_costs_time_only(scene, monkeypatch, m
     assert (scene.job().state, scene.account) == ("settled", (0, PRICE, 0))
 
 
+@pytest.mark.parametrize("method", ["jobs", "reserve", "begin_submit", "submitted", "store"])
+def test_a_ledger_that_is_locked_for_a_moment_costs_time_only(scene, monkeypatch, method):
+    scene.have(run_s=1, horizon_s=5)
+    real, failures = getattr(scene.ledger, method), iter(range(3))
+
+    def locked(*arguments, **more):
+        if next(failures, None) is not None:
+            raise TransientError("The ledger is locked by another process.", retryable=True)
+        return real(*arguments, **more)
+
+    scene.ask()
+    scene.restart()
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.ledger, method, locked)
+        for _ in range(40):
+            scene.courier.round()
+            scene.clock.now += max(scene.courier.idle_s(), 1e-3)
+    assert (scene.job().state, scene.account) == ("settled", (0, PRICE, 0))
+    assert scene.courier.trouble is None
+    assert len(scene.vendor.jobs()) == 1
+
+
 # --- how jobs end --------------------------------------------------------------------------------
 
 
@@ -463,6 +485,9 @@ def test_a_bill_above_the_hold_is_overrun_and_no_job_follows(scene):
     scene.ask()
     scene.go()
     assert scene.account == (0, PRICE, 2 * PRICE)
+    (said,) = scene.courier.overruns()
+    assert "billed $0.002064 above what was held under budget 'b': $0.003096 in all" in said
+    assert scene.courier.overruns() == []
     scene.ask("next")
     scene.go(1)
     assert scene.job("next").state == "denied"
@@ -512,6 +537,29 @@ def test_a_job_that_is_over_when_the_user_cancels_gives_its_result(scene):
 
 
 # --- budgets -------------------------------------------------------------------------------------
+
+
+def test_every_billing_account_pays_from_a_default_budget_of_its_own(scene, monkeypatch):
+    for tag, account in (("one", "acme-1"), ("two", "acme-2"), ("three", "acme-1")):
+        monkeypatch.setattr(scene.backend, "account", lambda account=account: account)
+        scene.ask(tag, budget="default")
+        scene.go()
+    spent = {c.budget: c.spent for c in scene.ledger.caps() if c.budget != "b"}
+    assert spent == {"default-usd:acme-1": 2 * PRICE, "default-usd:acme-2": PRICE}
+
+
+def test_an_account_that_cannot_be_told_for_a_moment_is_asked_for_again(scene, monkeypatch):
+    failures = iter(range(2))
+
+    def account():
+        if next(failures, None) is not None:
+            raise TransientError("Connection reset.", retryable=True)
+        return "acme-1"
+
+    monkeypatch.setattr(scene.backend, "account", account)
+    scene.ask(budget="default")
+    scene.go()
+    assert (scene.job().state, scene.job().budget) == ("settled", "default-usd:acme-1")
 
 
 def test_without_a_budget_ten_dollars_pay(scene):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -73,7 +74,7 @@ both = pytest.mark.parametrize("make", [make_qsgd, make_attached])
         ({"n_qubits": 257, "perturbation": "circuit"}, CapabilityError, "257"),
         ({"depth": 7, "perturbation": "circuit"}, CapabilityError, "7"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" at 0x\w+", "", str(value)),
 )
 def test_what_cannot_work_is_refused_at_once_with_the_value(make, arguments, error, said):
     with pytest.raises(error, match=f"(?s){said}"):

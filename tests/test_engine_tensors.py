@@ -138,21 +138,3 @@ def test_a_sparse_gradient_cannot_be_injected_into():
     qsgd.attach(opt, inject="gradient", named_parameters=[("table", p)])
     with pytest.raises(ConfigError, match=r"'table' has a sparse gradient.*inject=\"update\""):
         opt.step()
-
-
-def test_a_sharded_parameter_is_refused_by_name():
-    from torch.distributed import destroy_process_group, init_process_group
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import Shard, distribute_tensor
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-
-    init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
-    try:
-        mesh = init_device_mesh("cpu", (2,))
-        p = Parameter(distribute_tensor(torch.ones(4, 2), mesh, [Shard(0)]))
-        p.grad = p.detach().clone()
-        opt = qsgd.QSGD([p], named_parameters=[("layer.weight", p)])
-        with pytest.raises(ConfigError, match=r"'layer\.weight' is sharded.*DDP"):
-            opt.step()
-    finally:
-        destroy_process_group()

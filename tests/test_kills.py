@@ -47,13 +47,17 @@ def test_whatever_is_killed_when_nothing_is_paid_twice(filebox, tmp_path, kills,
         return Trainer(ledger.url, "filebox:x", options, steps, env=filebox, log=log)
 
     bystander = Bystander(books, ledger)
-    campaign(start, bystander, MOMENTS, kills=kills, steps=steps, seed=seed)
+    found = campaign(start, bystander, MOMENTS, kills=kills, steps=steps, seed=seed)
+    print(
+        f"filebox: {dict(found.struck)}, {found.steps} steps, open at kills: {dict(found.states)}"
+    )
 
 
 # --- qsgd train ----------------------------------------------------------------------------------
 
 QSGD = [sys.executable, "-m", "qsgd_core"]
 RUN = ["train", "digits", "--epochs", "1", "--every", "15", "--shots", "64", "--json"]
+RUN += ["--policy", "sync"]  # to the bit: what is asked for and what has arrived is no race
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ errors        seeds
 circuits
 capabilities  settings  isolate  options  files
 jobs          events
-backend       perturbation  task  observing
+backend       perturbation  policy  task  observing  prices
 specs
 hookspecs
 checks
@@ -33,14 +33,14 @@ registry
 """
 
 # What providers see: the words they speak, not the machinery that finds and chooses them.
-PUBLIC = """errors seeds circuits capabilities settings jobs events backend perturbation task specs
-hookspecs"""
+PUBLIC = """errors seeds circuits capabilities settings jobs events backend perturbation policy task
+specs hookspecs prices"""
 
 # What stands on the contract, each with everything it may import.
 ABOVE = {
     "simulate": "errors seeds circuits",
-    "schedule": """errors seeds circuits capabilities jobs events backend perturbation
-                   simulate""",
+    "schedule": """errors seeds circuits capabilities jobs events backend perturbation policy
+                   prices simulate""",
     "optim": f"{PUBLIC} observing registry schedule",
     "training": f"{PUBLIC} files observing registry schedule optim",
     "builtin": f"{PUBLIC} simulate",

@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -34,10 +35,11 @@ from qsgd_core.errors import (
     TransientError,
 )
 from qsgd_core.jobs import Cost, Expectations, JobHandle, Quote, Result
+from qsgd_core.schedule.accounts import say_overrun
 from qsgd_core.schedule.budgets import check_name, default_budget, open_budget
 from qsgd_core.schedule.failures import pack_error, unpack_error
 from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.schedule.money import Amount
+from qsgd_core.schedule.money import UNITS, Amount
 
 ROOT = Path(__file__).parents[1]
 WORK = Workload((CircuitBatch(ansatz(2, 1), np.zeros((1, 2))),))
@@ -46,8 +48,8 @@ NOTHING = Amount(0, 0, 0)
 
 
 @pytest.fixture
-def url(tmp_path) -> str:
-    return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+def url(ledger_url) -> str:
+    return ledger_url
 
 
 @pytest.fixture
@@ -245,7 +247,7 @@ def test_a_hold_that_does_not_fit_is_denied_until_the_budget_is_raised(ledger):
     again = ledger.job(intent(ledger, "t")).error
     assert isinstance(again, BudgetExceededError)
     assert (str(again), again.asked, again.left) == (str(caught.value), 41, 40)
-    ledger.raise_budget("b", "micro_usd", 101)
+    ledger.raise_budget("b", {"micro_usd": 101})
     assert (ledger.job("t").state, ledger.job("t").error) == ("intent", None)
     ledger.reserve("t", usd(41))
     assert account(ledger) == (101, 0, 0)
@@ -262,6 +264,55 @@ def test_all_units_are_held_or_none(ledger):
     with pytest.raises(BudgetExceededError, match=r"11 shots"):
         ledger.reserve("t", Amount(shots=11, micro_usd=5, qpu_us=None))
     assert [cap.reserved for cap in ledger.caps("two")] == [0, 0]
+
+
+UNIT_AMOUNTS = st.fixed_dictionaries({unit: st.none() | st.integers(0, 40) for unit in UNITS})
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    limits=st.dictionaries(st.sampled_from(UNITS), st.integers(1, 100), min_size=1),
+    asks=st.lists(UNIT_AMOUNTS, min_size=1, max_size=8),
+)
+def test_a_job_is_held_under_every_cap_of_its_budget_or_under_none(limits, asks):
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(f"sqlite:///{folder}/ledger.sqlite")
+        ledger.create_budget("b", limits)
+        held = dict.fromkeys(limits, 0)
+        for k, amounts in enumerate(asks):
+            tag = intent(ledger, f"t{k}")
+            asked = {unit: amounts[unit] for unit in limits}
+            fits = all(a is not None and held[u] + a <= limits[u] for u, a in asked.items())
+            with nullcontext() if fits else pytest.raises(BudgetError):
+                ledger.reserve(tag, Amount(**amounts))
+            if fits:
+                held = {unit: held[unit] + asked[unit] for unit in limits}
+            assert {c.unit: c.reserved for c in ledger.caps("b")} == held
+
+
+def test_caps_in_several_units_are_raised_all_or_none(ledger):
+    ledger.create_budget("two", {"micro_usd": 100, "shots": 10})
+    with pytest.raises(ConfigError, match=r"is 10 shots already"):
+        ledger.raise_budget("two", {"micro_usd": 200, "shots": 10})
+    assert [cap.cap for cap in ledger.caps("two")] == [100, 10]
+    ledger.raise_budget("two", {"shots": 20, "micro_usd": 200})
+    assert [cap.cap for cap in ledger.caps("two")] == [200, 20]
+
+
+def test_a_bill_above_one_of_two_holds_freezes_the_budget(ledger):
+    ledger.create_budget("two", {"micro_usd": 100, "shots": 100})
+    intent(ledger, "t", budget="two")
+    ledger.reserve("t", Amount(shots=8, micro_usd=60))
+    ledger.begin_submit("t")
+    ledger.submitted("t", handle())
+    ledger.store("t", RESULT)
+    ledger.settle("t", Amount(shots=8, micro_usd=61))
+    found = {c.unit: (c.reserved, c.spent, c.overrun, c.left) for c in ledger.caps("two")}
+    assert found == {"micro_usd": (0, 60, 1, 0), "shots": (0, 8, 0, 92)}
+    intent(ledger, "u", budget="two")
+    with pytest.raises(BudgetExceededError, match=r"frozen"):
+        ledger.reserve("u", Amount(shots=1, micro_usd=1))
+    assert [c.reserved for c in ledger.caps("two")] == [0, 0]
 
 
 def test_an_unknown_price_is_refused_under_a_money_budget_and_not_under_another(ledger):
@@ -288,7 +339,7 @@ def test_a_bill_above_the_hold_freezes_the_budget_until_its_cap_covers_it(ledger
     intent(ledger, "u")
     with pytest.raises(BudgetExceededError, match=r"is frozen: the vendor billed \$0.000015 above"):
         ledger.reserve("u", usd(1))
-    ledger.raise_budget("b", "micro_usd", 200)
+    ledger.raise_budget("b", {"micro_usd": 200})
     assert account(ledger) == (0, 75, 0)
     ledger.reserve("u", usd(1))
     assert ledger.job("u").state == "reserved"
@@ -303,9 +354,9 @@ def test_a_free_job_that_is_billed_after_all_freezes_the_budget_too(ledger):
 def test_raising_by_too_little_leaves_a_budget_frozen(ledger):
     advance(ledger, "stored", hold=100)
     ledger.settle("t", usd(150))
-    ledger.raise_budget("b", "micro_usd", 120)
+    ledger.raise_budget("b", {"micro_usd": 120})
     assert account(ledger) == (0, 100, 50)
-    ledger.raise_budget("b", "micro_usd", 150)
+    ledger.raise_budget("b", {"micro_usd": 150})
     assert account(ledger) == (0, 150, 0)
 
 
@@ -329,7 +380,7 @@ def test_a_budget_needs_a_cap_that_makes_sense(ledger, limits):
 )
 def test_a_budget_is_only_ever_raised(ledger, name, unit, cap, message):
     with pytest.raises(ConfigError, match=message):
-        ledger.raise_budget(name, unit, cap)
+        ledger.raise_budget(name, {unit: cap})
 
 
 def test_a_budget_is_made_once(ledger):
@@ -349,16 +400,27 @@ def test_a_run_may_bring_an_amount_or_the_name_of_a_budget(ledger):
         open_budget(ledger, "project-x", run="r")
 
 
-@pytest.mark.parametrize("more", ["$26", "600s"])
+def test_a_run_may_bring_amounts_in_several_units(ledger):
+    for _ in range(2):
+        assert open_budget(ledger, "600s,$25", run="r") == "run:r"
+    caps = {c.unit: c.cap for c in ledger.caps("run:r")}
+    assert caps == {"micro_usd": 25_000_000, "qpu_us": 600_000_000}
+    with pytest.raises(ConfigError, match=r"has a budget of \$25 and 600 s of QPU time already"):
+        open_budget(ledger, "$25,601s", run="r")
+
+
+@pytest.mark.parametrize("more", ["$26", "600s", "$25,600s"])
 def test_a_run_that_goes_on_with_another_budget_is_told_how_to_raise_it(ledger, more):
     open_budget(ledger, "$25", run="r")
     with pytest.raises(ConfigError, match=r"has a budget of \$25 .*qsgd budget raise run:r"):
         open_budget(ledger, more, run="r")
-    ledger.raise_budget("run:r", "micro_usd", 50_000_000)
+    ledger.raise_budget("run:r", {"micro_usd": 50_000_000})
     assert open_budget(ledger, "$25", run="r") == "run:r"
 
 
-@pytest.mark.parametrize("name", ["", " x", "$5", "60s", "default", "default-usd", "run:7"])
+@pytest.mark.parametrize(
+    "name", ["", " x", "$5", "60s", "$5,60s", "default", "default-usd", "default-usd:a", "run:7"]
+)
 def test_a_budget_cannot_take_a_name_that_means_something_else(name):
     with pytest.raises(ConfigError, match=r"cannot be called"):
         check_name(name)
@@ -377,8 +439,26 @@ def test_the_default_budget_is_ten_dollars_or_a_minute_where_it_is_free(
     ledger, worst, name, unit, cap
 ):
     for _ in range(2):
-        assert default_budget(ledger, Quote(worst, worst)) == name
+        assert default_budget(ledger, Quote(worst, worst), account=None) == name
     assert [(c.unit, c.cap) for c in ledger.caps(name)] == [(unit, cap)]
+
+
+def test_every_billing_account_has_a_default_budget_of_its_own_that_never_renews(ledger):
+    paid = Quote(Cost(usd=1.0), Cost(usd=1.0))
+    free = Quote(Cost(usd=0.0, qpu_s=1.0), Cost(usd=0.0, qpu_s=1.0))
+    for _ in range(2):
+        names = [default_budget(ledger, q, account=a) for q in (paid, free) for a in ("x", "y")]
+        names.append(default_budget(ledger, paid, account=None))
+        for name in names:
+            tag = intent(ledger, f"t-{name}", budget=name)
+            ledger.reserve(tag, Amount(shots=1, micro_usd=6_000_000, qpu_us=40_000_000))
+    assert [(c.budget, c.unit, c.left) for c in ledger.caps() if c.budget != "b"] == [
+        ("default-free-plan:x", "qpu_us", 20_000_000),
+        ("default-free-plan:y", "qpu_us", 20_000_000),
+        ("default-usd", "micro_usd", 4_000_000),
+        ("default-usd:x", "micro_usd", 4_000_000),
+        ("default-usd:y", "micro_usd", 4_000_000),
+    ]
 
 
 # --- runs ----------------------------------------------------------------------------------------
@@ -429,66 +509,48 @@ def test_an_error_crosses_processes_as_the_same_class_with_its_attributes(error,
     assert vars(back) == plain
 
 
-# --- the database --------------------------------------------------------------------------------
+def test_the_time_in_the_queue_is_told_newest_first_and_what_was_asked_to_the_byte(url):
+    now = itertools.count(1000)
+    ledger = Ledger(url, clock=lambda: float(next(now)))
+    ledger.create_budget("b", {"micro_usd": 1000})
+    for tag in ("one", "two"):
+        advance(ledger, "settled", tag)
+    assert ledger.queue_times("fez") == [1.0, 1.0]
+    assert ledger.queue_times("another") == []
+    assert ledger.asked("one") is None
+    ledger.add_intent(
+        WORK, tag="t", run="r" * 300, budget="b", backend="fez", options={}, step=3, part=0,
+        attempt=0, shots=8, seed=2**63 - 1, asked=b"\x00\xff",
+    )  # fmt: skip
+    assert ledger.asked("t") == b"\x00\xff"
+    assert ledger.job("t").seed == 2**63 - 1
 
 
-def test_a_newer_schema_is_refused_and_left_as_it_is(url, ledger, tmp_path):
-    with sqlite3.connect(tmp_path / "ledger.sqlite") as db:
-        db.execute("UPDATE qsgd_meta SET value = '99'")
-        db.execute("DROP TABLE payloads")
-    with pytest.raises(ConfigError, match=r"newer qsgd-core \(schema 99; this version reads 1\)"):
-        Ledger(url)
-    with sqlite3.connect(tmp_path / "ledger.sqlite") as db:
-        assert db.execute("SELECT name FROM sqlite_master WHERE name = 'payloads'").fetchall() == []
+def test_whether_anything_was_ever_bought_is_known(ledger):
+    advance(ledger, "submitting")
+    assert not ledger.paid_before()
+    ledger.submitted("t", handle())
+    assert ledger.paid_before()
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda folder: f"sqlite:////proc/nowhere/{folder.name}/ledger.sqlite",
-        lambda folder: f"sqlite:///{folder}",
-        lambda folder: "sqlite://",
-        lambda folder: "nodatabase+driver://host/name",
-        lambda folder: "ledger.sqlite",
-    ],
-    ids=["unwritable", "a folder", "memory", "unknown", "no URL"],
-)
-def test_a_ledger_that_cannot_be_opened_says_so_with_the_fix(make, tmp_path):
-    with pytest.raises(ConfigError, match=r"QSGD_LEDGER"):
-        Ledger(make(tmp_path))
+def test_a_frozen_cap_is_told_to_the_runs_that_it_pays_for(ledger):
+    advance(ledger, "stored", hold=60)
+    assert ledger.frozen("r") == []
+    ledger.settle("t", usd(75))
+    (cap,) = ledger.frozen("r")
+    assert (cap.budget, cap.overrun) == ("b", 15)
+    assert "billed $0.000015 above what was held under budget 'b'" in say_overrun(cap)
+    assert ledger.frozen("another") == []
+    ledger.raise_budget("b", {"micro_usd": 200})
+    assert ledger.frozen("r") == []
 
 
-def test_a_file_that_is_no_database_is_left_alone(tmp_path):
-    path = tmp_path / "notes.txt"
-    path.write_text("my notes\n" * 500)
-    with pytest.raises(ConfigError, match=r"not a database"):
-        Ledger(f"sqlite:///{path}")
-    assert path.read_text() == "my notes\n" * 500
-
-
-def test_no_password_of_the_url_is_shown():
-    with pytest.raises(ConfigError) as caught:
-        Ledger("postgresql+psycopg://me:hunter2@127.0.0.1:1/none")
-    assert "hunter2" not in str(caught.value)
-
-
-def test_a_locked_database_is_waited_for_and_then_told(url, ledger, tmp_path):
-    impatient = Ledger(f"{url}?timeout=0.05")
-    other = sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(TransientError, match=r"is locked by another process") as caught:
-        intent(impatient)
-    assert caught.value.retryable
-    assert impatient.jobs() == []  # reading waits for nobody
-    other.execute("COMMIT")
-    other.close()
-    assert impatient.job(intent(impatient)).state == "intent"
-
+# --- many processes -------------------------------------------------------------------------------
 
 HAMMER = """
 import sys
 from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.schedule.money import Amount
+from qsgd_core.schedule.money import UNITS, Amount
 from qsgd_core.errors import BudgetExceededError
 sys.path.insert(0, sys.argv[2])
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
@@ -568,10 +630,10 @@ class AnyOrder(RuleBasedStateMachine):
 
     tags = Bundle("tags")
 
-    def __init__(self) -> None:
+    def __init__(self, url: str | None = None) -> None:
         super().__init__()
         self.folder = tempfile.mkdtemp()
-        url = f"sqlite:///{self.folder}/ledger.sqlite?timeout=5"
+        url = url or f"sqlite:///{self.folder}/ledger.sqlite?timeout=5"
         self.ledgers = [Ledger(url) for _ in range(3)]
         self.ledgers[0].create_budget("b", {"micro_usd": 200, "shots": 500})
         self.turn = itertools.cycle(self.ledgers)
@@ -626,7 +688,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(unit=st.sampled_from(["micro_usd", "shots"]), more=st.integers(1, 50))
     def raise_it(self, unit: str, more: int) -> None:
         (cap,) = [c.cap for c in self.ledgers[0].caps("b") if c.unit == unit]
-        next(self.turn).raise_budget("b", unit, cap + more)
+        next(self.turn).raise_budget("b", {unit: cap + more})
         assert self.ledgers[0].jobs(states=["denied"]) == []
 
     @invariant()
@@ -644,9 +706,9 @@ class AnyOrder(RuleBasedStateMachine):
 PATIENT = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-def check(examples: int, steps: int) -> None:
+def check(examples: int, steps: int, *, new_url: Callable[[], str | None] = lambda: None) -> None:
     run_state_machine_as_test(
-        AnyOrder,
+        lambda: AnyOrder(new_url()),
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
@@ -663,3 +725,8 @@ def test_whatever_order_things_happen_in_the_books_are_right():
 @pytest.mark.slow
 def test_whatever_order_things_happen_in_the_books_are_right_many_times():
     check(200, 50)
+
+
+@pytest.mark.slow
+def test_whatever_order_things_happen_in_the_books_are_right_on_postgresql(postgres):
+    check(12, 40, new_url=postgres.new_database)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -31,11 +32,39 @@ from qsgd_core.schedule.money import MOST, UNITS, Amount, parse_budget, say
     ],
 )
 def test_what_people_type_becomes_integers_and_never_more_than_was_typed(text, unit, cap):
-    assert parse_budget(text) == (unit, cap)
+    assert parse_budget(text) == {unit: cap}
+
+
+@pytest.mark.parametrize("text", ["$25,600s", " $25 , 600s", "600s,$25", "10min,25usd"])
+def test_several_amounts_cap_several_units(text):
+    assert parse_budget(text) == {"micro_usd": 25_000_000, "qpu_us": 600_000_000}
+
+
+@pytest.mark.parametrize("text", ["$25,$30", "600s,1shot,10min", "$25,$25"])
+def test_two_amounts_in_one_unit_are_refused(text):
+    with pytest.raises(ConfigError, match=r"two amounts in one unit, .* and .*\$25,600s"):
+        parse_budget(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "25", "$", "s", "shots", "$1,000", "600 seconds", "€5", "1e6", "a$5", "$5 s"]
+    "text",
+    [
+        "",
+        "25",
+        ",",
+        "$25,",
+        "$25,25",
+        "$25;600s",
+        "$",
+        "s",
+        "shots",
+        "$1,000",
+        "600 seconds",
+        "€5",
+        "1e6",
+        "a$5",
+        "$5 s",
+    ],
 )
 def test_another_form_is_refused_with_forms_to_paste(text):
     with pytest.raises(ConfigError, match=r"600s.*\$25.*1e6shots"):
@@ -71,7 +100,7 @@ def test_amounts_are_said_to_the_last_digit(unit, amount, said):
 def test_what_is_said_of_a_cap_reads_back_as_the_cap(unit, amount):
     text = say(unit, amount).replace(",", "").replace(" of QPU time", "")
     # 15 digits at most are exact in a float; above, the last microdollar may go
-    found, cap = parse_budget(text)
+    ((found, cap),) = parse_budget(text).items()
     assert found == unit
     assert cap == amount or (amount > 10**14 and abs(cap - amount) <= 1)
 
@@ -95,3 +124,11 @@ def test_what_is_not_an_amount_is_unknown_and_not_zero(nonsense):
     shots = nonsense if nonsense is None else -1
     assert Amount.from_cost(Cost(nonsense, nonsense, shots)) == Amount(None, None, None)
     assert Amount.from_cost(None) == Amount()
+
+
+@given(st.dictionaries(st.sampled_from(UNITS), st.integers(1, 10**12), min_size=1))
+def test_caps_in_several_units_read_back_whatever_their_order(limits):
+    forms = {"micro_usd": ("$", "", 10**6), "qpu_us": ("", "s", 10**6), "shots": ("", "shots", 1)}
+    parts = [f"{b}{Decimal(cap) / n:f}{a}" for u, cap in limits.items() for b, a, n in [forms[u]]]
+    assert parse_budget(",".join(parts)) == limits
+    assert parse_budget(" , ".join(reversed(parts))) == limits

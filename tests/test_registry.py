@@ -25,9 +25,10 @@ from qsgd_core.errors import (
 from qsgd_core.hookspecs import hookimpl
 from qsgd_core.perturbation import ClassicalPerturbation, Perturbation
 from qsgd_core.plugins import load_plugins
+from qsgd_core.policy import Policy
 from qsgd_core.registry import Registry, default_registry, parse_options
 from qsgd_core.settings import Settings
-from qsgd_core.specs import BackendSpec, ObserverSpec, PerturbationSpec, TaskSpec
+from qsgd_core.specs import BackendSpec, ObserverSpec, PerturbationSpec, PolicySpec, TaskSpec
 from qsgd_core.task import Task
 
 pytestmark = pytest.mark.usefixtures("own_plugins_not_installed")
@@ -47,6 +48,7 @@ def provider(specs: list) -> ModuleType:
     for hook, kind in {
         "qsgd_register_backends": BackendSpec,
         "qsgd_register_perturbations": PerturbationSpec,
+        "qsgd_register_policies": PolicySpec,
         "qsgd_register_observers": ObserverSpec,
         "qsgd_register_tasks": TaskSpec,
     }.items():
@@ -102,6 +104,23 @@ class Quantum(Perturbation):
         return z
 
 
+class Nightly(Policy):
+    def __init__(self, options):
+        self.options = options
+
+    def due(self, view):
+        return False
+
+
+class Silly:
+    def __init__(self, options):
+        pass
+
+
+class NightlyOptions(BaseModel):
+    hour: int = Field(3, ge=0, lt=24)
+
+
 class Job(Task):
     name = "job"
 
@@ -123,7 +142,9 @@ def raising(error: BaseException):
 def fakes(monkeypatch) -> ModuleType:
     """The module that the specs of this file refer to."""
     module = ModuleType("fakes")
-    for cls in (Sim, SimOptions, Strict, Open, Classical, Quantum, Job):
+    for cls in (
+        Sim, SimOptions, Strict, Open, Classical, Quantum, Nightly, NightlyOptions, Silly, Job
+    ):  # fmt: skip
         setattr(module, cls.__name__, cls)
     monkeypatch.setitem(sys.modules, "fakes", module)
     return module
@@ -275,7 +296,7 @@ def test_a_known_control_is_answered_with_the_install_line(name):
     assert said.endswith("pip install qsgd-controls")
 
 
-@pytest.mark.parametrize("name", ["sequences", "gsm8k"])
+@pytest.mark.parametrize("name", ["sequences", "sequences-quantum"])
 def test_a_known_task_is_answered_with_the_install_line(name):
     assert message(UnknownNameError, registry().make_task, name).endswith("pip install qsgd-lab")
 
@@ -360,6 +381,7 @@ NAMED = {
         PerturbationSpec(name="n", factory="fakes:Quantum"),
         lambda r: r.make_perturbation("n", depth=1),
     ),
+    "policy": (PolicySpec(name="n", factory="fakes:Nightly"), lambda r: r.make_policy("n")),
     "task": (TaskSpec(name="n", factory="fakes:Job"), lambda r: r.make_task("n")),
     "observer": (
         ObserverSpec(name="n", factory="fakes:Job"),
@@ -408,6 +430,32 @@ def test_a_perturbation_of_the_kind_its_spec_denies_is_refused(factory, uses_bac
     assert promised in said
     right = PerturbationSpec(name="n", factory=f"fakes:{factory}", uses_backend=not uses_backend)
     assert registry(a=[right]).make_perturbation("n", depth=1).depth == 1
+
+
+def test_policies_come_with_the_core_and_from_others():
+    found = registry(a=[PolicySpec(name="nightly", factory="fakes:Nightly")])
+    assert [r.spec.name for r in found.policies()] == ["tracked", "hold", "twin", "sync", "nightly"]
+    for record in found.policies():
+        policy = found.make_policy(record.spec.name)
+        assert isinstance(policy, Policy)
+        assert policy.between in ("twin", "hold")
+    assert found.make_policy("sync").waits
+    assert not found.make_policy("twin").measures
+    said = message(UnknownNameError, found.make_policy, "trackd")
+    assert "Did you mean 'tracked'?" in said
+
+
+def test_a_policys_options_are_validated():
+    spec = PolicySpec(name="n", factory="fakes:Nightly", options="fakes:NightlyOptions")
+    found = registry(a=[spec])
+    assert found.make_policy("n", {"hour": 5}).options.hour == 5
+    assert "'hour'" in message(ConfigError, found.make_policy, "n", {"hour": 25})
+    assert "takes no options" in message(ConfigError, found.make_policy, "hold", {"hour": 5})
+
+
+def test_a_policy_factory_that_returns_something_else_is_refused():
+    found = registry(a=[PolicySpec(name="n", factory="fakes:Silly")])
+    assert "a Policy" in message(PluginHookError, found.make_policy, "n")
 
 
 def test_an_observer_gets_the_run_folder_and_must_be_callable(fakes, tmp_path):

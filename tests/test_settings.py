@@ -40,6 +40,13 @@ def test_backend_options_are_read_as_json(monkeypatch):
     assert load_settings().backend_options == {"method": "statevector", "threads": 2}
 
 
+def test_policy_and_wait_come_from_the_environment(monkeypatch):
+    assert (load_settings().policy, load_settings().wait) == ("tracked", "first")
+    monkeypatch.setenv("QSGD_POLICY", "sync")
+    monkeypatch.setenv("QSGD_WAIT", "never")
+    assert (load_settings().policy, load_settings().wait) == ("sync", "never")
+
+
 def test_a_tilde_in_a_folder_is_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/somewhere")
     monkeypatch.setenv("QSGD_HOME", "~/state")
@@ -63,6 +70,7 @@ def test_an_argument_wins_over_the_environment(monkeypatch):
         ("QSGD_STRICT_PLUGINS", "maybe"),
         ("QSGD_BACKEND_OPTIONS", "[1]"),
         ("QSGD_BACKEND_OPTIONS", "{not json"),
+        ("QSGD_WAIT", "sometimes"),
     ],
 )
 def test_a_value_that_cannot_be_read_is_a_config_error_that_names_the_variable(

@@ -378,12 +378,15 @@ def test_what_runs_beside_the_loop_is_ended_even_if_training_fails(
     tmp_path, monkeypatch, optimizer
 ):
     closed = []
-    monkeypatch.setattr("qsgd_core.optim.engine.Attachment.close", lambda self: closed.append(self))
+    monkeypatch.setattr(
+        "qsgd_core.optim.engine.Attachment.close",
+        lambda self, *, finished: closed.append(finished),
+    )
     config = replace(CONFIG, optimizer=optimizer, max_steps=1)
     train(noisy(), config, run_dir=tmp_path / "fine")
-    assert len(closed) == 1
+    assert closed == [True]
     task = noisy()
     task.loss = None
     with pytest.raises(TypeError):
         train(task, config, run_dir=tmp_path / "fails")
-    assert len(closed) == 2
+    assert closed == [True, False]

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from qsgd_core.hookspecs import hookimpl
-from qsgd_core.specs import BackendSpec, CommandSpec, ObserverSpec, PerturbationSpec, TaskSpec
+from qsgd_core.specs import (
+    BackendSpec,
+    CommandSpec,
+    ObserverSpec,
+    PerturbationSpec,
+    PolicySpec,
+    TaskSpec,
+)
 
 
 @hookimpl
@@ -42,6 +49,33 @@ def qsgd_register_perturbations() -> list[PerturbationSpec]:
             options="qsgd_core.builtin.options:CircuitOptions",
             summary="The paper's Eq. 5: layers of Ry(πθ), Rz(φ) and CNOTs. "
             "Options: entangler (none, chain, ring), phases (zero, gradient, a matrix).",
+        ),
+    ]
+
+
+@hookimpl
+def qsgd_register_policies() -> list[PolicySpec]:
+    """``tracked``, ``hold``, ``twin`` and ``sync``."""
+    return [
+        PolicySpec(
+            name="tracked",
+            factory="qsgd_core.builtin.policies:Tracked",
+            summary="Refreshes spread over the run; in between, a noise model that each corrects.",
+        ),
+        PolicySpec(
+            name="hold",
+            factory="qsgd_core.builtin.policies:Hold",
+            summary="Refreshes spread over the run; in between, the last result as it was.",
+        ),
+        PolicySpec(
+            name="twin",
+            factory="qsgd_core.builtin.policies:TwinOnly",
+            summary="No job at all: the vendor's own calibration figures in a noise model; free.",
+        ),
+        PolicySpec(
+            name="sync",
+            factory="qsgd_core.builtin.policies:Sync",
+            summary="Like hold, and training stands still until each refresh has arrived.",
         ),
     ]
 
@@ -93,6 +127,16 @@ def qsgd_register_commands() -> list[CommandSpec]:
             name="plugins",
             factory="qsgd_core.cli.listing:plugins",
             summary="List plugins, what they provide, and why those that failed did.",
+        ),
+        CommandSpec(
+            name="estimate",
+            factory="qsgd_core.cli.estimate:estimate",
+            summary="What a run would cost, and what it would get for it. Sends nothing.",
+        ),
+        CommandSpec(
+            name="report",
+            factory="qsgd_core.cli.runreport:report",
+            summary="What a run measured, what that cost, and whether it was worth it.",
         ),
         CommandSpec(
             name="jobs",

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        make_app(arguments)(arguments, prog_name="qsgd")
+        make_app(arguments)(arguments, prog_name="qsgd", obj=tuple(arguments))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except Exception as error:  # noqa: BLE001 - the end of the line: everything becomes a message

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 budget = typer.Typer(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The budget's name.")]
-Amount = Annotated[str, typer.Argument(help="600s, $25 or 1e6shots.", metavar="AMOUNT")]
+Amounts = Annotated[
+    list[str],
+    typer.Argument(
+        help="600s, $25 or 1e6shots; several cap several units at once.", metavar="AMOUNT..."
+    ),
+]
 
 
 def open_ledger() -> Ledger:
@@ -51,25 +56,28 @@ def show(
 
 
 @budget.command()
-def create(name: Name, amount: Amount, as_json: Json = False, debug: Debug = False) -> None:
-    """Make a budget for runs that name it: --budget NAME."""
+def create(name: Name, amounts: Amounts, as_json: Json = False, debug: Debug = False) -> None:
+    """Make a budget for runs that name it: --budget NAME. A job must fit under all its caps."""
     from qsgd_core.schedule.budgets import check_name
     from qsgd_core.schedule.money import parse_budget
 
-    unit, cap = parse_budget(amount)
+    limits = parse_budget(",".join(amounts))
     ledger = open_ledger()
-    ledger.create_budget(check_name(name), {unit: cap})
+    ledger.create_budget(check_name(name), limits)
     _shown(ledger, name, as_json=as_json)
 
 
 @budget.command("raise")
-def raise_(name: Name, amount: Amount, as_json: Json = False, debug: Debug = False) -> None:
-    """Set a budget's cap to AMOUNT, which must be more than it is; denied jobs may try again."""
+def raise_(name: Name, amounts: Amounts, as_json: Json = False, debug: Debug = False) -> None:
+    """Set a budget's cap to AMOUNT, which must be more than it is; denied jobs may try again.
+
+    Several amounts raise the caps in several units, all or none.
+    """
     from qsgd_core.schedule.money import parse_budget
 
-    unit, cap = parse_budget(amount)
+    limits = parse_budget(",".join(amounts))
     ledger = open_ledger()
-    ledger.raise_budget(name, unit, cap)
+    ledger.raise_budget(name, limits)
     _shown(ledger, name, as_json=as_json)
 
 

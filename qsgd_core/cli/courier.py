@@ -1,4 +1,4 @@
-"""The courier's entry point: ``python -m qsgd_core.cli.courier``, one JSON line on stdin.
+"""The courier's entry point: ``python -m qsgd_core.cli.courier``, one JSON line, then frames.
 
 The only process of a run that imports an SDK or opens a socket. It serves until its parent closes
 its end of the pipe; with ``"once": true`` it submits nothing, has one look at everything, and ends.
@@ -12,16 +12,18 @@ import logging
 import os
 import select
 import sys
-from collections.abc import Callable
 
 from qsgd_core.backend import Backend
 from qsgd_core.errors import BackendError, BackendGoneError, ConfigError, QSGDError
 from qsgd_core.isolate import describe
 from qsgd_core.registry import default_registry
 from qsgd_core.schedule.courier import Courier
+from qsgd_core.schedule.desk import Desk
+from qsgd_core.schedule.failures import pack_error
 from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.schedule.process import CHANGED, READY
+from qsgd_core.schedule.process import CHUNK
 from qsgd_core.schedule.rows import Run
+from qsgd_core.schedule.wire import Decoder, Frame
 
 logger = logging.getLogger("qsgd_core.courier")
 
@@ -36,43 +38,46 @@ def main() -> None:
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
     logging.getLogger("qsgd_core").setLevel(logging.INFO)
-    config = json.loads(_read_line())
-    tell = _parent()
+    parent = Parent()
+    config = json.loads(parent.line())
     ledger = Ledger(config["ledger"])
     while True:
         with ledger.serve(config["run"]) as alone:
             if alone:
-                _serve(ledger, config["run"], tell, once=config["once"])
+                _serve(ledger, config["run"], parent, once=config["once"])
                 return
-        if config["once"] or not _wait(CLAIM_S):
+        if config["once"] or not parent.wait(CLAIM_S):
             return
 
 
-def _serve(ledger: Ledger, name: str, tell: Callable[[bytes], None], *, once: bool) -> None:
-    """Do the courier's work; what it cannot go on from is told to the trainer by the ledger."""
+def _serve(ledger: Ledger, name: str, parent: Parent, *, once: bool) -> None:
+    """Do the courier's work; what it cannot go on from is told to the trainer and the ledger."""
     try:
         backend = _look(ledger, ledger.run(name))
-        tell(READY)
         courier = Courier(ledger, backend, run=name, submit=not once)
+        desk = Desk(ledger, backend, courier, run=name)
+        parent.tell(Frame("ready"))
         while True:
+            for frame in parent.heard():
+                desk.take(frame)
             changed = courier.round()
-            if changed:
-                tell(CHANGED)
-            over = not changed if once else not _wait(courier.idle_s())
-            if over:
+            for frame in desk.news(changed=changed):
+                parent.tell(frame)
+            if changed and once:
+                continue
+            if once or not parent.wait(courier.idle_s()):
                 return
     except QSGDError as error:
         logger.error("%s", error)
-        ledger.stopped(name, error)
+        stop = error
     except Exception as error:  # a plugin or an SDK: whoever waits for the run is told
         logger.exception("The courier cannot go on.")
-        ledger.stopped(
-            name,
-            BackendError(
-                f"The courier of run {name!r} cannot go on: {describe(error)}. Its jobs stay on "
-                "the ledger: see qsgd jobs list."
-            ),
+        stop = BackendError(
+            f"The courier of run {name!r} cannot go on: {describe(error)}. Its jobs stay on "
+            "the ledger: see qsgd jobs list."
         )
+    ledger.stopped(name, stop)
+    parent.tell(Frame("stopped", {"error": pack_error(stop)}))
     raise SystemExit(1)
 
 
@@ -114,35 +119,50 @@ def open_backend(run: Run) -> Backend:
     return backend
 
 
-def _read_line() -> str:
-    """The first line of stdin, byte by byte: what follows it are nudges."""
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = os.read(0, 1)
-        if not byte:
-            raise SystemExit(0)
-        line += byte
-    return line.decode()
+class Parent:
+    """The trainer, at the other end of two pipes.
 
+    Takes stdout for itself: what an SDK prints goes to stderr from now on.
+    """
 
-def _wait(timeout_s: float) -> bool:
-    """Sleep until a nudge or the timeout. False when the parent is gone."""
-    ready, _, _ = select.select([0], [], [], timeout_s)
-    return not ready or bool(os.read(0, 4096))
+    def __init__(self) -> None:
+        self._pipe = os.dup(1)
+        os.dup2(2, 1)
+        self._decoder = Decoder()
+        self._heard: list[Frame] = []
 
+    def line(self) -> bytes:
+        """The first line, byte by byte: what follows it are frames."""
+        line = b""
+        while not line.endswith(b"\n"):
+            byte = os.read(0, 1)
+            if not byte:
+                raise SystemExit(0)
+            line += byte
+        return line
 
-def _parent() -> Callable[[bytes], None]:
-    """Takes stdout for nudges to the parent; what an SDK prints goes to stderr from now on."""
-    pipe = os.dup(1)
-    os.dup2(2, 1)
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until the trainer says something or the timeout. False when it is gone."""
+        ready, _, _ = select.select([0], [], [], timeout_s)
+        if not ready:
+            return True
+        data = os.read(0, CHUNK)
+        self._heard += self._decoder.feed(data)
+        return bool(data)
 
-    def tell(byte: bytes) -> None:
+    def heard(self) -> list[Frame]:
+        """What the trainer has said since the last call."""
+        heard, self._heard = self._heard, []
+        return heard
+
+    def tell(self, frame: Frame) -> None:
+        """Say something to the trainer."""
+        data = memoryview(frame.encode())
         try:
-            os.write(pipe, byte)
+            while data:
+                data = data[os.write(self._pipe, data) :]
         except BrokenPipeError:
             raise SystemExit(0) from None
-
-    return tell
 
 
 if __name__ == "__main__":

@@ -1,18 +1,51 @@
-"""Shows a run as it goes, on stderr: a bar in a terminal, a line per epoch elsewhere."""
+"""Shows a run as it goes, on stderr: bar and panel in a terminal, a line per epoch elsewhere."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from qsgd_core.events import BatchTrained, EpochEnded, Event, RunEnded, RunStarted, StepTaken
+from qsgd_core.cli.panel import SchedulePanel
+from qsgd_core.events import (
+    BatchTrained,
+    EpochEnded,
+    Event,
+    RunEnded,
+    RunStarted,
+    ScheduleChanged,
+    StepTaken,
+)
 
-REFRESH_S = 0.2
+MOVE_S = 0.2
+"""Seconds between two movements of the bar."""
+READ_S = 1.0
 """Seconds between two readings of the loss and effect size, each of which synchronises."""
+
+
+class Screen(Progress):
+    """A progress bar below a panel."""
+
+    def __init__(self, panel: SchedulePanel, console: Console) -> None:
+        self._panel = panel
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+            refresh_per_second=4,
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Panel and bar."""
+        remaining = self.tasks[0].time_remaining if self.tasks else None
+        yield from self._panel.renderables(remaining)
+        yield self.make_tasks_table(self.tasks)
 
 
 class ProgressBar:
@@ -20,18 +53,14 @@ class ProgressBar:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-            console=console,
-        )
+        self._panel = SchedulePanel()
+        self._bar = Screen(self._panel, console)
         self._task: TaskID | None = None
         self._epochs: Any = "?"
         self._figures: dict[str, str] = {}
         self._effect: Any = None
         self._shown_at = 0.0
+        self._read_at = 0.0
 
     def __enter__(self) -> ProgressBar:
         if self._console.is_terminal:
@@ -48,7 +77,10 @@ class ProgressBar:
             self._bar.stop()
 
     def __call__(self, event: Event) -> None:
+        self._panel(event)
         match event:
+            case ScheduleChanged(what="planned"):  # all else of note is in the log, on stderr too
+                self._console.print(event.message, markup=False, highlight=False)
             case RunStarted():
                 self._epochs = event.config.get("epochs", "?")
                 self._task = self._bar.add_task(
@@ -64,11 +96,14 @@ class ProgressBar:
                 self._show(event.step)
 
     def _batch(self, event: BatchTrained) -> None:
-        if not self._console.is_terminal or time.monotonic() - self._shown_at < REFRESH_S:
+        now = time.monotonic()
+        if not self._console.is_terminal or now - self._shown_at < MOVE_S:
             return
-        self._figures["loss"] = f"{float(event.loss):.3f}"
-        if self._effect is not None:
-            self._figures["effect"] = percent(float(self._effect))
+        if now - self._read_at >= READ_S:
+            self._read_at = now
+            self._figures["loss"] = f"{float(event.loss):.3f}"
+            if self._effect is not None:
+                self._figures["effect"] = percent(float(self._effect))
         self._show(event.step, event.epoch)
 
     def _epoch(self, event: EpochEnded) -> None:

@@ -39,6 +39,8 @@ def print_summary(summary: Summary) -> None:
     ]
     if summary.spending is not None:
         rows.insert(-1, ("paid", describe_spending(summary.spending)))
+    if summary.replayed is not None:
+        rows.insert(-1, ("replayed", describe_replay(summary.replayed)))
     if summary.plot is not None:
         rows.append(("plot", str(summary.plot)))
     _print(rows)
@@ -64,6 +66,19 @@ def describe_sources(summary: Summary) -> str:
     where = [f"{SOURCES[name]} in {100 * share:.3g} % of steps" for name, share in used.items()]
     what = f"{summary.perturbation} on {summary.backend}"
     return f"{what}: {', '.join(where)}" if where else f"{what}: never asked for"
+
+
+def describe_replay(replayed: Mapping[str, Any]) -> str:
+    """Whether a replay was the recorded run."""
+    if replayed["differs"]:
+        return f"not bit-identical to the recorded run: other {'; '.join(replayed['differs'])}"
+    if not replayed["bit_identical"]:
+        return "nothing was recorded that it could be compared with"
+    compared = replayed["compared"]
+    return (
+        f"bit-identical to the recorded run (weights compared at {compared['weights']} "
+        f"checkpoints, angles at {compared['angles']} steps)"
+    )
 
 
 def describe_spending(spending: Mapping[str, Any]) -> str:

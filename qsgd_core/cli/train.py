@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +12,13 @@ import typer
 
 from qsgd_core.cli.options import Debug, Json
 from qsgd_core.cli.output import print_json, quiet_stdout
-from qsgd_core.errors import ConfigError
+from qsgd_core.errors import BackendError, BudgetError, ConfigError, QSGDError
 from qsgd_core.options import parse_options
 from qsgd_core.settings import load_settings
 
 if TYPE_CHECKING:
+    from qsgd_core.schedule.rows import Job
+    from qsgd_core.task import Task
     from qsgd_core.training.summary import Summary
 
 INTERRUPTED = 130
@@ -25,6 +29,7 @@ RUN = "Run folder"
 
 
 def train(
+    context: typer.Context,
     task: Annotated[
         str | None,
         typer.Argument(help="A task by name, or script.py:make_task. Not needed with --resume."),
@@ -90,7 +95,8 @@ def train(
     every: Annotated[
         int | None,
         typer.Option(
-            help="Measure every k-th step and hold s in between. Default: every step.",
+            help="Measure every k-th step. Default: every step; on a paid backend, as often as "
+            "the budget allows, spread over the run.",
             rich_help_panel=TERM,
         ),
     ] = None,
@@ -98,7 +104,41 @@ def train(
         str | None,
         typer.Option(
             metavar="AMOUNT",
-            help="What a paid backend may cost: 600s, $25, 1e6shots, or a budget's name.",
+            help="What a paid backend may cost: 600s, $25, 1e6shots, several as in $25,600s, or "
+            "a budget's name. Default: $10, or 60 s on a free plan, once for each ledger.",
+            rich_help_panel=TERM,
+        ),
+    ] = None,
+    yes: Annotated[
+        bool,
+        typer.Option(
+            "--yes",
+            help="Do not ask before the first paid run; scripts need it for a budget above the "
+            "default.",
+            rich_help_panel=TERM,
+        ),
+    ] = False,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="On a paid backend, what s is between refreshes: tracked, hold, twin, sync. "
+            "Default: QSGD_POLICY, else tracked.",
+            rich_help_panel=TERM,
+        ),
+    ] = None,
+    wait: Annotated[
+        str | None,
+        typer.Option(
+            help="Results that training waits for: never, first, always. Default: first.",
+            rich_help_panel=TERM,
+        ),
+    ] = None,
+    schedule: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Further option of the scheduler, such as tiles=auto; may be repeated.",
             rich_help_panel=TERM,
         ),
     ] = None,
@@ -138,6 +178,14 @@ def train(
             metavar="RUN", help="Go on with this run: its folder, or its name.", rich_help_panel=RUN
         ),
     ] = None,
+    replay: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Repeat this run from its record, in a new folder: no backend, no cost.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     run_dir: Annotated[
         Path | None,
         typer.Option(
@@ -168,7 +216,7 @@ def train(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train a task with the quantum term, or go on with a run."""
+    """Train a task with the quantum term, go on with a run, or repeat one."""
     given = {
         "optimizer": optimizer,
         "lr": lr,
@@ -188,27 +236,43 @@ def train(
         "inject": inject,
         "normalize": normalize,
         "every": every,
+        "policy": policy,
+        "wait": wait,
+        "schedule": parse_options(schedule or ()) or None,
         "budget": budget,
     }  # fmt: skip
     asked = {name: value for name, value in given.items() if value is not None}
-    _check_together(task, resume, run_dir, dry_run=dry_run)
+    _check_together(task, resume, replay, run_dir, dry_run=dry_run)
     if dry_run:
         _plan(task or "", asked, as_json=as_json)
         return
     with quiet_stdout(as_json):
-        summary = _run(task, asked, resume, run_dir, checkpoint_every, observe)
+        agree = partial(_agree, asked, yes=yes, line=context.find_root().obj)
+        summary = _run(task, asked, resume, replay, run_dir, checkpoint_every, observe, agree)
     _conclude(summary, as_json=as_json)
 
 
 def _check_together(
-    task: str | None, resume: str | None, run_dir: Path | None, *, dry_run: bool
+    task: str | None,
+    resume: str | None,
+    replay: str | None,
+    run_dir: Path | None,
+    *,
+    dry_run: bool,
 ) -> None:
     """Raise ConfigError for arguments that contradict each other, or for none at all."""
-    if task is None and resume is None:
+    if task is None and resume is None and replay is None:
         raise ConfigError(
             "No task was named. Try: qsgd train digits, or qsgd train script.py:make_task, or "
             "qsgd train --resume RUN"
         )
+    if resume is not None and replay is not None:
+        raise ConfigError(
+            "--resume goes on with a run and --replay repeats one in a new folder: give one of "
+            "them. A replay that was interrupted is resumed like any run."
+        )
+    if replay is not None and dry_run:
+        raise ConfigError("--dry-run shows the plan of a new run; leave --replay out.")
     if resume is not None and run_dir is not None:
         raise ConfigError(
             f"--resume goes on in the run's own folder; leave --run-dir {run_dir} out."
@@ -221,9 +285,11 @@ def _run(
     name: str | None,
     asked: Mapping[str, Any],
     resume: str | None,
+    replay: str | None,
     run_dir: Path | None,
     checkpoint_every: int | None,
     observe: list[str] | None,
+    agree: Callable[[Task], None],
 ) -> Summary:
     from rich.console import Console
 
@@ -232,6 +298,8 @@ def _run(
 
     settings = load_settings()
     task, source = training.load_task(name, settings) if name is not None else (None, None)
+    if task is not None and resume is None and replay is None:
+        agree(task)
     with ProgressBar(Console(stderr=True)) as bar:
         observers = [*(settings.observers if observe is None else observe), bar]
         if resume is not None:
@@ -239,6 +307,15 @@ def _run(
                 resume,
                 task,
                 asked=asked,
+                observers=observers,
+                checkpoint_every=checkpoint_every,
+            )
+        if replay is not None:
+            return training.replay(
+                replay,
+                task,
+                asked=asked,
+                run_dir=run_dir,
                 observers=observers,
                 checkpoint_every=checkpoint_every,
             )
@@ -251,6 +328,50 @@ def _run(
             observers=observers,
             checkpoint_every=checkpoint_every,
         )
+
+
+def _agree(asked: Mapping[str, Any], task: Task, *, yes: bool, line: Sequence[str]) -> None:
+    """See to it that the run may cost what it may cost, if it buys anything."""
+    from qsgd_core.cli import consent
+    from qsgd_core.registry import default_registry
+
+    settings = load_settings()
+    registry = default_registry(settings)
+    name = asked.get("backend") or settings.backend
+    spec = registry.resolve_backend(name).spec
+    policy = registry.make_policy(asked.get("policy") or settings.policy)
+    if not spec.paid or not policy.measures or asked.get("quantum_weight") == 0:
+        return
+    from qsgd_core.schedule.ledger import Ledger
+
+    consent.require_consent(
+        consent.Plan(name, asked.get("budget"), price=lambda: _price_of_a_refresh(task, asked)),
+        Ledger(settings.ledger_url()),
+        yes=yes,
+        line=line,
+        ask=consent.at_terminal(),
+    )
+
+
+def _price_of_a_refresh(task: Task, asked: Mapping[str, Any]) -> str | None:
+    """In words; None where nobody can say so now."""
+    from qsgd_core.cli.estimate import foresee, price_of_one
+
+    known = ("backend", "backend_options", "budget", "shots")
+    typer.echo("Asking what one refresh costs …", err=True)
+    try:
+        found = foresee(
+            task,
+            {name: value for name, value in asked.items() if name not in known},
+            asked.get("backend"),
+            asked.get("backend_options"),
+            steps=1,
+            budget=asked.get("budget"),
+            shots=asked.get("shots"),
+        )
+    except QSGDError:  # the run itself will say what is wrong
+        return None
+    return price_of_one(found)
 
 
 def _conclude(summary: Summary, *, as_json: bool) -> None:
@@ -275,6 +396,50 @@ def _conclude(summary: Summary, *, as_json: bool) -> None:
         print_json(summary.to_dict())
     else:
         print_summary(summary)
+    if summary.spending is not None:
+        _require_in_order(summary)
+
+
+def _require_in_order(summary: Summary) -> None:
+    """Raise for what nobody should overlook at the end of a paid run.
+
+    Raises:
+        BudgetError: a vendor has billed above what was held for the run's budget.
+        BackendError: a run that was to use hardware results used none.
+    """
+    from qsgd_core.schedule.accounts import say_overrun
+    from qsgd_core.schedule.ledger import Ledger
+    from qsgd_core.training.folder import RunFolder, read_record
+
+    config = read_record(RunFolder(Path(summary.run_dir))).config
+    ledger = Ledger(load_settings().ledger_url())
+    frozen = ledger.frozen(config.run or "")
+    said = [say_overrun(cap) for cap in frozen]
+    if _lacks_a_result(summary, config.policy):
+        said.append(_say_no_result(summary, ledger.jobs(run=config.run or "")))
+    if said:
+        raise (BudgetError if frozen else BackendError)(" ".join(said))
+
+
+def _lacks_a_result(summary: Summary, policy: str | None) -> bool:
+    """Whether hardware was to have a part in s, and had none."""
+    from qsgd_core.registry import default_registry
+
+    settings = load_settings()
+    wanted = default_registry(settings).make_policy(policy or settings.policy).measures
+    used = summary.sources["measured"] + summary.sources["tracked"]
+    return wanted and summary.quantum_weight != 0 and used == 0
+
+
+def _say_no_result(summary: Summary, jobs: Sequence[Job]) -> str:
+    states = Counter(job.state for job in jobs)
+    became = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"
+    why = next((f" The last error: {job.error}" for job in reversed(jobs) if job.error), "")
+    return (
+        f"No step of this run used a hardware result. Its jobs: {became}.{why} See qsgd report "
+        f"{summary.run_dir}. Next time, --wait first waits for the first result, and --policy twin "
+        "does without hardware."
+    )
 
 
 def _plan(name: str, asked: Mapping[str, Any], *, as_json: bool) -> None:

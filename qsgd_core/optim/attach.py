@@ -9,7 +9,7 @@ import torch
 
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import Observer
-from qsgd_core.optim.config import Count, Inject, Normalize, Scope, TermConfig, Weight
+from qsgd_core.optim.config import Count, Inject, Normalize, Scope, TermConfig, Wait, Weight
 from qsgd_core.optim.engine import Attachment
 from qsgd_core.registry import default_registry
 
@@ -29,8 +29,14 @@ def attach(
     inject: Inject = "update",
     normalize: Normalize = None,
     every: Count | None = None,
+    policy: str | None = None,
+    wait: Wait | None = None,
     budget: str | None = None,
+    total_steps: int | None = None,
     run: str | None = None,
+    schedule: Mapping[str, Any] | None = None,
+    record: str | None = None,
+    replay: str | None = None,
     seed: int = 0,
     named_parameters: Iterable[tuple[str, torch.Tensor]] | None = None,
     observers: Sequence[str | Observer] | None = None,
@@ -59,11 +65,26 @@ def attach(
         inject: ``update`` adds the term to the step, ``gradient`` to what the optimizer reads.
         normalize: ``update`` rescales the term, per tensor, so that λ is its RMS relative to the
             base step.
-        every: measure every k-th step and hold s in between. None: every step.
+        every: on a simulator, measure every k-th step and hold s in between; None: every step. On
+            a paid backend, refresh every k-th step; None: as often as ``budget`` allows, evenly
+            over ``total_steps``.
+        policy: when a paid backend is asked, and what s is in between: ``tracked`` (a model of the
+            device that every result corrects), ``hold`` (the last result), ``twin`` (the model
+            alone, free of charge), ``sync`` (hold, and wait for each), or a plugin's. None:
+            QSGD_POLICY, else ``tracked``.
+        wait: for no result (``never``), for the first (``first``) or for each (``always``). None:
+            QSGD_WAIT, else ``first``.
         budget: what a paid backend may cost: ``600s`` of QPU time, ``$25``, ``1e6shots``, or the
             name of a budget on the ledger. None: the ledger's default budget.
+        total_steps: optimizer steps of the whole run; a paid backend's refreshes are spread over
+            them, and none is asked for that could not arrive before the last.
         run: id of the run on the ledger; the same id finds what was measured before. None: a new
             one, kept in the optimizer's state.
+        schedule: further options of the scheduler: see
+            :class:`~qsgd_core.optim.schedule_options.ScheduleOptions`.
+        record: the run's record, a SQLite file, written by a paid run as it goes and by any other
+            at ``state_dict()`` and ``close()``. None: under QSGD_HOME for a paid run, else none.
+        replay: the record of a run to repeat, step by step, without its backend.
         seed: of everything random in the term.
         named_parameters: the model's, for names in seeds and the order of scope ``model``.
         observers: names or functions that are told of events. None: QSGD_OBSERVERS.
@@ -95,8 +116,14 @@ def attach(
         inject=inject,
         normalize=normalize,
         every=every,
+        policy=policy,
+        wait=wait,
         budget=budget,
+        total_steps=total_steps,
         run=run,
+        schedule=schedule,
+        record=record,
+        replay=replay,
         seed=seed,
         observers=observers,
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
+import sys
 
 import torch
 
 from qsgd_core.errors import ConfigError
 from qsgd_core.optim.selection import Bucket
-from qsgd_core.optim.term import per_coordinate
+from qsgd_core.optim.sync import Ranks
+from qsgd_core.optim.term import per_member, spread
 
 ATTACHMENT = "_qsgd_attachment"
 """Attribute of an optimizer under which its live attachment is found; copies do not have it."""
@@ -39,6 +42,32 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> bool:
     return closure is not None
 
 
+def check_sees_model(optimizer: torch.optim.Optimizer, what: str) -> None:
+    """Raise if the optimizer is one rank's part of a ZeroRedundancyOptimizer.
+
+    Nothing in the part says so: the whole is looked for among all living objects, once.
+
+    Args:
+        optimizer: the one that carries the term.
+        what: of the term needs every parameter, as the user wrote it.
+
+    Raises:
+        ConfigError: it is, with the way out.
+    """
+    zero = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
+    if zero is None or Ranks().world == 1:
+        return
+    whole = zero.ZeroRedundancyOptimizer
+    wholes = (o for o in gc.get_objects() if issubclass(type(o), whole))
+    if any(vars(o).get("optim") is optimizer for o in wholes):
+        raise ConfigError(
+            f"{what} needs every parameter of the model, and this {type(optimizer).__name__} "
+            "belongs to a ZeroRedundancyOptimizer, which gives each rank a part of them. Put the "
+            "term on the whole: attach(ZeroRedundancyOptimizer(model.parameters(), "
+            "torch.optim.AdamW, lr=1e-3)), say."
+        )
+
+
 def is_zero(lr: float | torch.Tensor) -> bool:
     """Whether lr is 0, without asking an accelerator."""
     if isinstance(lr, torch.Tensor):
@@ -54,10 +83,10 @@ def as_gradient(
     Args:
         optimizer: one to which a GradScaler hands its scale (fused) has it in ``grad_scale``.
         bucket: the coordinates.
-        grad: (L,), as read from the parameters' ``grad``.
+        grad: (M,), as read from the parameters' ``grad``.
 
     Returns:
-        (L,); ``grad`` itself where there is nothing to undo.
+        (M,); ``grad`` itself where there is nothing to undo.
     """
     scale = getattr(optimizer, "grad_scale", None)
     if scale is not None:
@@ -65,4 +94,4 @@ def as_gradient(
     signs = {i: -1.0 if optimizer.param_groups[i].get("maximize") else 1.0 for i in bucket.groups}
     if all(sign > 0 for sign in signs.values()):
         return grad
-    return grad * per_coordinate(bucket, signs)
+    return grad * spread(bucket, per_member(bucket, signs))

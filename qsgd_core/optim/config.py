@@ -14,6 +14,7 @@ from qsgd_core.events import Observer
 Scope: TypeAlias = Literal["tensor", "model", "all"]
 Inject: TypeAlias = Literal["update", "gradient"]
 Normalize: TypeAlias = Literal["update"] | None
+Wait: TypeAlias = Literal["never", "first", "always"]
 Weight: TypeAlias = float | Callable[[int], float]
 Count: TypeAlias = int | Callable[[int], int]
 
@@ -26,6 +27,9 @@ logger = logging.getLogger("qsgd_core")
 @dataclass(frozen=True)
 class TermConfig:
     """The arguments of :class:`~qsgd_core.QSGD` and :func:`~qsgd_core.attach` about the term.
+
+    ``record`` is where the run's record goes; None: one under QSGD_HOME for a paid run. ``replay``
+    is the record of a run that this one repeats.
 
     Raises:
         ConfigError: a value out of range, with the value and what to give instead.
@@ -43,8 +47,14 @@ class TermConfig:
     inject: Inject = "update"
     normalize: Normalize = None
     every: Count | None = None
+    policy: str | None = None
+    wait: Wait | None = None
     budget: str | None = None
+    total_steps: int | None = None
     run: str | None = None
+    schedule: Mapping[str, Any] | None = None
+    record: str | None = None
+    replay: str | None = None
     seed: int = 0
     observers: Sequence[str | Observer] | None = None
 
@@ -55,6 +65,9 @@ class TermConfig:
             check_count("shots", self.shots)
         if not callable(self.every) and self.every is not None:
             check_count("every", self.every)
+        if self.total_steps is not None:
+            check_count("total_steps", self.total_steps)
+        _one_of("wait", self.wait, (None, "never", "first", "always"))
         check_count("depth", self.depth)
         check_group(self.group_defaults(step=0))
         if not isinstance(self.seed, int):

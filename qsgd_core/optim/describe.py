@@ -38,7 +38,7 @@ def describe(groups: Groups, source: Source, origin: Origin) -> Description:
     """What the term touches when every parameter has a gradient. Runs nothing.
 
     Raises:
-        ConfigError: a sharded parameter.
+        ConfigError: a parameter whose coordinates lie on the ranks in an unknown way.
     """
     buckets = select(groups.all, range(len(groups.all)), groups.order, only=None)
     sizes: dict[int, int] = {}

@@ -26,6 +26,8 @@ class Stats:
         effect_size_max: over all steps that had one.
         sources: number of steps whose modulation came from each source.
         spending: jobs, shots, cost_usd and qpu_s on a paid backend; None on a simulator.
+        replayed: of a replay, whether it has been the recorded run to the bit, and what was
+            compared.
     """
 
     steps: int
@@ -34,6 +36,7 @@ class Stats:
     effect_size_max: float
     sources: dict[str, int] = field(default_factory=dict)
     spending: dict[str, Any] | None = None
+    replayed: dict[str, Any] | None = None
 
 
 BACKLOG = 256

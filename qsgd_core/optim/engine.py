@@ -8,14 +8,17 @@ post-hook adds -lr·λ·s⊙g. ``step`` is never overridden.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qsgd_core.events import StepTaken, Warned
+from qsgd_core.events import Event, ScheduleChanged, StepTaken, Warned
 from qsgd_core.observing import Observers
+from qsgd_core.optim.adding import add_terms
 from qsgd_core.optim.base_optimizer import ATTACHMENT, as_gradient, check_optimizer
 from qsgd_core.optim.config import TermConfig, logger
 from qsgd_core.optim.describe import Description, describe
@@ -24,15 +27,25 @@ from qsgd_core.optim.gradient_route import GradientRoute
 from qsgd_core.optim.groups import Groups
 from qsgd_core.optim.held import drop_held, held_values, keep_held, restore_held
 from qsgd_core.optim.layout import Layout
+from qsgd_core.optim.machine import describe_machine
 from qsgd_core.optim.modulation import Modulation
 from qsgd_core.optim.record import RECORD_KEY, Record
+from qsgd_core.optim.recording import Recording, fingerprint
 from qsgd_core.optim.refresh import modulate
+from qsgd_core.optim.replay import Replay
 from qsgd_core.optim.rounding import Rounding
 from qsgd_core.optim.selection import Bucket
 from qsgd_core.optim.shadow import SHADOW_EVERY, shadow_step
 from qsgd_core.optim.source import build_source
-from qsgd_core.optim.term import update_term
-from qsgd_core.registry import Registry
+from qsgd_core.optim.sync import Ranks
+from qsgd_core.registry import Registry, default_registry
+
+if TYPE_CHECKING:
+    from qsgd_core.schedule.forecast import Forecast
+
+
+QUIET = ("asked", "answered", "applied")
+"""What a scheduler says as a matter of course."""
 
 
 @dataclass
@@ -66,9 +79,15 @@ class Attachment:
     ) -> None:
         self.optimizer = optimizer
         self.config = config
-        self.source, self.origin = build_source(config, registry)
+        self.replay = None if config.replay is None else Replay(Path(config.replay))
+        self._recording = None
+        if config.record is not None and Ranks().is_lead:
+            self._recording = Recording(Path(config.record))
+        self.source, self.origin = build_source(
+            config, registry, recording=self._recording, replay=self.replay
+        )
         self._groups = Groups(optimizer, config, named_parameters=named_parameters, resumed=resumed)
-        self._layout = Layout(self._groups)
+        self._layout = Layout(optimizer, self._groups, paid=self.source.paid is not None)
         self._record = Record(sources=dict.fromkeys(SOURCES, 0), origin=asdict(self.origin))
         self._effect = EffectSize()
         self._rounding = Rounding()
@@ -77,10 +96,13 @@ class Attachment:
         self._carried: tuple[list[dict[str, Any]], dict[int, torch.Tensor]] | None = None
         self._said: set[str] = set()
         self._observers = Observers(registry.make_observers(config.observers, None))
+        if self.source.paid is not None:
+            self.source.paid.tell = self._tell
         self._takes_closure = check_optimizer(optimizer)
         self._waiting = False
         self.adopt_groups()
         self._announce()
+        self._note_machine()
         if not resumed:
             optimizer.param_groups[0].pop(RECORD_KEY, None)
             drop_held(optimizer.state)
@@ -101,16 +123,70 @@ class Attachment:
         last, mean, largest = self._effect.read()
         paid = self.source.paid
         spending = None if paid is None else paid.spending()
-        return Stats(self._record.steps, last, mean, largest, dict(self._record.sources), spending)
+        sources = dict(self._record.sources)
+        replayed = None if self.replay is None else self.replay.verdict()
+        return Stats(self._record.steps, last, mean, largest, sources, spending, replayed)
 
     def qsgd_describe(self) -> Description:
         """What the term touches when every parameter has a gradient. Runs nothing."""
         return describe(self._groups, self.source, self.origin)
 
-    def close(self) -> None:
-        """End what runs beside the loop; a step reopens it. Jobs stay on the ledger."""
+    def qsgd_estimate(
+        self,
+        total_steps: int | None = None,
+        *,
+        budget: str | None = None,
+        backend: str | None = None,
+        backend_options: Mapping[str, Any] | None = None,
+        shots: int | None = None,
+        every: int | None = None,
+    ) -> Forecast:
+        """What a run of ``total_steps`` steps would cost, and what it would get for it.
+
+        Sends nothing that is paid for and writes nothing. Asks the service for its prices and its
+        calibration, in a process of its own; where it cannot be reached, the price table.
+
+        Args:
+            total_steps: optimizer steps of the whole run, instead of the optimizer's own, as are
+                the following.
+            budget: an amount or a name on the ledger.
+            backend: where circuits would run.
+            backend_options: its options.
+            shots: per circuit.
+            every: steps between two refreshes. None in both: as often as the budget allows.
+
+        Raises:
+            ConfigError: something that cannot be done as asked.
+            BudgetError: the budget does not pay for one job, or nobody knows whether it does.
+            BackendError: the service cannot be asked, and the price table has no row for it.
+        """
+        from qsgd_core.optim.foresee import foresee  # brings the ledger's database along
+
+        given = {
+            "total_steps": total_steps,
+            "budget": budget,
+            "backend": backend,
+            "shots": shots,
+            "every": every,
+        }
+        changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+        if backend is not None or backend_options is not None:
+            changes["backend_options"] = backend_options
+        return foresee(
+            self._groups, replace(self.config, **changes), registry=default_registry()
+        )
+
+    def close(self, *, finished: bool | None = None) -> None:
+        """End what runs beside the loop; a step reopens it. Jobs that run stay on the ledger.
+
+        Args:
+            finished: whether this is the end of the run, at which jobs that still wait in a queue
+                are cancelled. None: whether ``total_steps`` have been taken.
+        """
         if self.source.paid is not None:
-            self.source.paid.close()
+            self.source.paid.close(finished=finished)
+        if self._recording is not None:
+            self._recording.close()
 
     def detach(self) -> None:
         """Take the term off; the optimizer is as before, with the settings its groups brought."""
@@ -174,20 +250,20 @@ class Attachment:
         grad = [as_gradient(optimizer, b, g) for b, g in zip(buckets, raw, strict=True)]
         modulation, hold = modulate(
             self.source,
-            self.config.every,
             record=self._record,
             state=optimizer.state,
             buckets=buckets,
             theta=theta,
             grad=grad,
         )
-        q = [s * g for s, g in zip(modulation.values, grad, strict=True)]
+        s = [b.own(values) for b, values in zip(buckets, modulation.values, strict=True)]
+        q = [a * g for a, g in zip(s, grad, strict=True)]
         self._current = step = _Step(buckets, theta, q, modulation, hold)
         if any(groups[i]["inject"] == "gradient" for i in active):
             if self._record.steps % SHADOW_EVERY == 0:
                 step.shadow = shadow_step(optimizer, buckets)
             step.route = GradientRoute()
-            step.route.inject(buckets, modulation.values, raw, groups)
+            step.route.inject(buckets, s, raw, groups)
 
     @torch.no_grad()
     def _after(
@@ -206,9 +282,10 @@ class Attachment:
         if step is not None:
             counted = self._finish(step)
             self._record.sources[step.modulation.source] += 1
+            if self._recording is not None:
+                self._recording.source(self._record.steps, step.modulation.source)
             if step.hold:
-                values = step.modulation.values
-                keep_held(optimizer.state, step.buckets, values, step=self._record.steps)
+                keep_held(optimizer.state, step.buckets, step.modulation.values)
         if self._groups.moving:
             self._record.steps += 1
         if self._observers:
@@ -218,49 +295,51 @@ class Attachment:
 
     def _finish(self, step: _Step) -> bool:
         """Put replaced gradients back, add the term; whether there was an effect size to count."""
-        groups = self.optimizer.param_groups
         if step.route is not None:
             step.route.restore(self.optimizer)
-        found_inf = getattr(self.optimizer, "found_inf", None)
-        term_sq, base_sq = [], []
-        for i, bucket in enumerate(step.buckets):
-            after = bucket.read_params()
-            base = after - step.theta[i]
-            if any(groups[g]["inject"] == "update" for g in bucket.groups):
-                term = update_term(bucket, step.q[i], base, groups)
-                if found_inf is not None:
-                    term = torch.where(found_inf.to(term.device) == 0, term, 0.0)
-                bucket.add_to_params(term)
-                if advice := self._rounding.advice(bucket, term, after):
-                    self._warn(advice)
-            elif step.shadow is not None:
-                term, base = base - step.shadow[i], step.shadow[i]
-            else:
-                continue
-            term_sq.append(term.dot(term))
-            base_sq.append(base.dot(base))
-        if term_sq:
-            self._effect.add(term_sq, base_sq)
-        return bool(term_sq)
+        added = add_terms(
+            step.buckets,
+            step.theta,
+            step.q,
+            self.optimizer.param_groups,
+            shadow=step.shadow,
+            found_inf=getattr(self.optimizer, "found_inf", None),
+            rounding=self._rounding,
+        )
+        for advice in added.advice:
+            self._warn(advice)
+        if added.term_sq:
+            self._effect.add(added.term_sq, added.base_sq)
+        return bool(added.term_sq)
 
     # -- checkpoints -----------------------------------------------------------------------
 
     def record_json(self) -> str:
         """The engine's counters as one line of JSON. Synchronises the device."""
         self._record.effect = self._effect.to_record()
-        self._record.run = None if self.source.paid is None else self.source.paid.run_id
+        if self.source.paid is not None:
+            self._record.run = self.source.paid.run_id
+            self._record.schedule = self.source.paid.state()
         return self._record.to_json()
 
     def load_record(self, text: str) -> None:
         """Go on from :meth:`record_json`."""
         self._record = Record.go_on(text, self._record.origin)
-        if self.source.paid is not None and self.config.run is None and self._record.run:
-            self.source.paid.go_on_with(self._record.run)
+        if self._recording is not None:
+            self._recording.rewind(self._record.steps)
+        if self.source.paid is not None and self._record.run:
+            self.source.paid.go_on_with(self._record.run, self._record.schedule)
         device = next((p.device for p in self._groups.order), torch.device("cpu"))
         self._effect.from_record(self._record.effect, device)
 
     def _write_record(self, optimizer: torch.optim.Optimizer) -> None:
         optimizer.param_groups[0][RECORD_KEY] = self.record_json()
+        if self._recording is not None or self.replay is not None:
+            weights = fingerprint(p for group in optimizer.param_groups for p in group["params"])
+            if self._recording is not None:
+                self._recording.checkpoint(self._record.steps, weights)
+            if self.replay is not None:
+                self.replay.compare_weights(self._record.steps, weights)
 
     def _before_load(self, optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
         if not self._groups.complete:
@@ -279,6 +358,20 @@ class Attachment:
 
     # -- telling ---------------------------------------------------------------------------
 
+    def _note_machine(self) -> None:
+        """Record where this runs; of a replay, say how that differs from where it was recorded."""
+        if self._recording is None and self.replay is None:
+            return
+        device = next((p.device.type for p in self._groups.order), "cpu")
+        machine = describe_machine() | {"device": device}
+        if self._recording is not None:
+            self._recording.header["machine"] = machine
+        if self.replay is not None and (different := self.replay.elsewhere(machine)):
+            self._warn(
+                "The recorded run was made elsewhere, so the last bits of this one may differ: "
+                f"{'; '.join(different)}."
+            )
+
     def _announce(self) -> None:
         asked_for = self.origin.backend != "exact"
         idle = all(g["quantum_weight"] == 0 for g in self.optimizer.param_groups)
@@ -287,6 +380,12 @@ class Attachment:
                 f"Backend {self.origin.backend!r} is set, but quantum_weight is 0: "
                 "nothing will be measured."
             )
+
+    def _tell(self, event: Event) -> None:
+        """Pass on what the scheduler says; what costs the run something, to the log too."""
+        if isinstance(event, ScheduleChanged) and event.what not in QUIET:
+            logger.log(logging.INFO if event.what == "planned" else logging.WARNING, event.message)
+        self._observers(event)
 
     def _warn(self, message: str) -> None:
         """Say something once."""

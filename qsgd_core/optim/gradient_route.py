@@ -10,6 +10,7 @@ import torch
 from qsgd_core.errors import ConfigError
 from qsgd_core.optim import coordinates
 from qsgd_core.optim.selection import Bucket
+from qsgd_core.optim.shards import local_grad
 
 
 class GradientRoute:
@@ -30,16 +31,16 @@ class GradientRoute:
 
         Args:
             buckets: the coordinates.
-            modulation: s, (L,) a bucket.
-            raw: g as it stands in ``p.grad`` (scaled, not negated), (L,) a bucket.
+            modulation: s, (M,) a bucket.
+            raw: g as it stands in ``p.grad`` (scaled, not negated), (M,) a bucket.
             param_groups: the optimizer's.
 
         Raises:
             ConfigError: a sparse gradient; those before it are replaced already.
         """
         for bucket, s, g in zip(buckets, modulation, raw, strict=True):
-            for member, part in zip(bucket.members, (s * g).split(bucket.lengths), strict=True):
-                group, grad = param_groups[member.group], member.param.grad
+            for member, part in zip(bucket.members, (s * g).split(bucket.own_lengths), strict=True):
+                group, grad = param_groups[member.group], local_grad(member.param)
                 if group["inject"] != "gradient" or grad is None:
                     continue
                 if grad.is_sparse:
@@ -47,7 +48,7 @@ class GradientRoute:
                         f"Parameter {member.name!r} has a sparse gradient, to which "
                         'inject="gradient" cannot add. Use inject="update" for its group.'
                     )
-                kept = coordinates.read(grad.detach(), member.length).clone()
+                kept = coordinates.read(grad.detach(), len(part)).clone()
                 coordinates.add_(grad.detach(), part * group["quantum_weight"])
                 self._replaced.append((grad, kept, grad._version))
 

@@ -1,7 +1,8 @@
 """A measured s that several steps use: where it is kept, and how it survives a checkpoint.
 
 It lies in ``optimizer.state[p]``, so that it travels with the optimizer. ``load_state_dict`` casts
-every state tensor to its parameter's dtype, so s is carried around it.
+every state tensor to its parameter's dtype, so s is carried around it. Of a parameter that is cut
+over ranks each rank keeps the whole s, so that a checkpoint can be loaded on any number of ranks.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from qsgd_core.optim.selection import Bucket
 
 S_KEY = "qsgd_s"
 """(m,) float32 or float64: the held modulation of the parameter's selected coordinates."""
-MEASURED_KEY = "qsgd_measured_at"
-"""int: the step at which :data:`S_KEY` was measured."""
 
 State = MutableMapping[torch.Tensor, Any]
 """``optimizer.state``: one dict a parameter, made on first use."""
@@ -38,9 +37,7 @@ def read_held(state: State, buckets: Sequence[Bucket]) -> list[torch.Tensor] | N
     return values
 
 
-def keep_held(
-    state: State, buckets: Sequence[Bucket], values: Sequence[torch.Tensor], *, step: int
-) -> None:
+def keep_held(state: State, buckets: Sequence[Bucket], values: Sequence[torch.Tensor]) -> None:
     """Hold s, (L,) a bucket, for the next steps; after the base optimizer made its own state.
 
     An optimizer takes an entry in ``state`` to mean that its own is there.
@@ -49,9 +46,9 @@ def keep_held(
         for member, s in zip(bucket.members, flat.split(bucket.lengths), strict=True):
             if member.param.grad is None:  # the base optimizer has no state for it yet
                 continue
-            entry = state[member.param]
-            entry[S_KEY] = s.nan_to_num()  # a copy; NaN where phases came from an infinite g
-            entry[MEASURED_KEY] = step
+            # A copy; NaN where phases came from an infinite g. Only tensors of one or more axes may
+            # lie here: torch.distributed.checkpoint cannot load other new keys (torch 2.13).
+            state[member.param][S_KEY] = s.nan_to_num()
 
 
 def drop_held(state: State) -> None:
@@ -59,7 +56,6 @@ def drop_held(state: State) -> None:
     for entry in state.values():
         if isinstance(entry, dict):
             entry.pop(S_KEY, None)
-            entry.pop(MEASURED_KEY, None)
 
 
 def held_values(state_dict: Mapping[str, Any]) -> dict[int, torch.Tensor]:

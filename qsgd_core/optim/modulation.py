@@ -15,9 +15,9 @@ import torch
 from qsgd_core.backend import Simulator
 from qsgd_core.circuits import Circuit, CircuitBatch, Workload
 from qsgd_core.errors import PluginHookError
-from qsgd_core.jobs import Expectations
 from qsgd_core.optim.config import Count, at_step
-from qsgd_core.optim.runner import BackendRunner, Runner, SimulatorRunner
+from qsgd_core.optim.runner import Runner, SimulatorRunner
+from qsgd_core.optim.scheduled import ScheduledRunner
 from qsgd_core.optim.selection import Bucket
 from qsgd_core.perturbation import ClassicalPerturbation, Perturbation
 
@@ -39,6 +39,8 @@ class Source(Protocol):
     cheap: bool
     """s costs no circuit, so it is not asked first (a wait for the device) whether g is 0 or not
     finite. ``every`` holds such an s like any other."""
+    every: Count | None
+    """Steps that use one s; None: each step gets its own."""
 
     def modulate(
         self,
@@ -51,7 +53,7 @@ class Source(Protocol):
         """s for θ and g, each (L,) a bucket."""
 
     @property
-    def paid(self) -> BackendRunner | None:
+    def paid(self) -> ScheduledRunner | None:
         """What sends paid jobs, if anything does."""
 
     def check(self, n_qubits: int) -> None:
@@ -70,8 +72,11 @@ class ClosedForm:
     cheap = True
     paid = None
 
-    def __init__(self, perturbation: Perturbation, simulator: Simulator) -> None:
+    def __init__(
+        self, perturbation: Perturbation, simulator: Simulator, *, every: Count | None = None
+    ) -> None:
         self.perturbation = perturbation
+        self.every = every
         self._circuits = Circuits(perturbation, SimulatorRunner(simulator, seed=0), shots=None)
 
     def modulate(
@@ -114,11 +119,19 @@ class Circuits:
 
     cheap = False
 
-    def __init__(self, perturbation: Perturbation, runner: Runner, *, shots: Count | None) -> None:
+    def __init__(
+        self,
+        perturbation: Perturbation,
+        runner: Runner,
+        *,
+        shots: Count | None,
+        every: Count | None = None,
+    ) -> None:
         self.perturbation = perturbation
         self.runner = runner
         self.shots = shots
-        self.paid = runner if isinstance(runner, BackendRunner) else None
+        self.every = every
+        self.paid = runner if isinstance(runner, ScheduledRunner) else None
 
     def modulate(
         self,
@@ -137,8 +150,8 @@ class Circuits:
                 )
         work = Workload(tuple(batch for plan in plans for batch in plan))
         shots = None if self.shots is None else at_step(self.shots, step, "shots")
-        result = self.runner.run(work, shots=shots, step=step)
-        expectations = iter(result.expectations(work))
+        sample = self.runner.run(work, shots=shots, step=step)
+        expectations = iter(sample.z)
         decoded = iter(
             [
                 self.perturbation.decode(np.concatenate([next(expectations) for _ in plan]))
@@ -157,8 +170,7 @@ class Circuits:
                     )
                 parts.append(part)
             values.append(bucket.scatter(parts))
-        exact = all(isinstance(part, Expectations) for part in result.parts)
-        return Modulation(values, "exact" if exact else "measured")
+        return Modulation(values, sample.source)
 
     def check(self, n_qubits: int) -> None:
         """See :class:`Source`."""
@@ -183,9 +195,15 @@ class Classical:
     paid = None
 
     def __init__(
-        self, perturbation: ClassicalPerturbation, reference: Source | None, *, seed: int
+        self,
+        perturbation: ClassicalPerturbation,
+        reference: Source | None,
+        *,
+        seed: int,
+        every: Count | None = None,
     ) -> None:
         self.perturbation = perturbation
+        self.every = every
         self.reference = reference
         self.seed = seed
         self.cheap = reference is None or reference.cheap

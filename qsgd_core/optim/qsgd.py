@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim.optimizer import ParamsT
 
 from qsgd_core.events import Observer
-from qsgd_core.optim.config import Count, Inject, Normalize, Scope, TermConfig, Weight
+from qsgd_core.optim.config import Count, Inject, Normalize, Scope, TermConfig, Wait, Weight
 from qsgd_core.optim.describe import Description
 from qsgd_core.optim.effect import Stats
 from qsgd_core.optim.engine import Attachment
 from qsgd_core.registry import default_registry
+
+if TYPE_CHECKING:
+    from qsgd_core.schedule.forecast import Forecast
 
 
 class QSGD(torch.optim.AdamW):
@@ -49,8 +52,14 @@ class QSGD(torch.optim.AdamW):
         inject: ``update`` or ``gradient``.
         normalize: None or ``update``.
         every: measure every k-th step.
+        policy: when a paid backend is asked.
+        wait: ``never``, ``first`` or ``always``.
         budget: what a paid backend may cost.
+        total_steps: of the whole run.
         run: id of the run on the ledger.
+        schedule: further options of the scheduler.
+        record: path of the run's record.
+        replay: path of the record of a run to repeat.
         seed: of everything random in the term.
         named_parameters: the model's.
         observers: names or functions.
@@ -85,8 +94,14 @@ class QSGD(torch.optim.AdamW):
         inject: Inject = "update",
         normalize: Normalize = None,
         every: Count | None = None,
+        policy: str | None = None,
+        wait: Wait | None = None,
         budget: str | None = None,
+        total_steps: int | None = None,
         run: str | None = None,
+        schedule: Mapping[str, Any] | None = None,
+        record: str | None = None,
+        replay: str | None = None,
         seed: int = 0,
         named_parameters: Iterable[tuple[str, torch.Tensor]] | None = None,
         observers: Sequence[str | Observer] | None = None,
@@ -104,8 +119,14 @@ class QSGD(torch.optim.AdamW):
             inject=inject,
             normalize=normalize,
             every=every,
+            policy=policy,
+            wait=wait,
             budget=budget,
+            total_steps=total_steps,
             run=run,
+            schedule=schedule,
+            record=record,
+            replay=replay,
             seed=seed,
             observers=observers,
         )
@@ -134,9 +155,29 @@ class QSGD(torch.optim.AdamW):
         """What the term touches when every parameter has a gradient. Runs nothing."""
         return self._term.qsgd_describe()
 
-    def qsgd_close(self) -> None:
+    def qsgd_estimate(
+        self,
+        total_steps: int | None = None,
+        *,
+        budget: str | None = None,
+        backend: str | None = None,
+        backend_options: Mapping[str, Any] | None = None,
+        shots: int | None = None,
+        every: int | None = None,
+    ) -> Forecast:
+        """What a run would cost; see :meth:`Attachment.qsgd_estimate`. Sends and writes nothing."""
+        return self._term.qsgd_estimate(
+            total_steps,
+            budget=budget,
+            backend=backend,
+            backend_options=backend_options,
+            shots=shots,
+            every=every,
+        )
+
+    def qsgd_close(self, *, finished: bool | None = None) -> None:
         """End what runs beside the loop; see :meth:`Attachment.close`."""
-        self._term.close()
+        self._term.close(finished=finished)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in AdamW; the new group gets the term's settings where it has none of its own."""
@@ -149,7 +190,7 @@ class QSGD(torch.optim.AdamW):
         copied: dict[str, Any] = super().__getstate__()
         order = {p: k for k, p in enumerate(p for g in self.param_groups for p in g["params"])}
         copied["_term_state"] = {
-            "config": replace(self._term.config, observers=()),
+            "config": replace(self._term.config, observers=(), record=None),
             "record": self._term.record_json(),
             "names": [(name, order[p]) for p, name in self._term.names().items()],
         }

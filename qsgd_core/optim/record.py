@@ -25,6 +25,7 @@ class Record:
     sources: dict[str, int] = field(default_factory=dict)
     effect: list[float] | None = None
     run: str | None = None
+    schedule: dict[str, Any] | None = None
     origin: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from qsgd_core.errors import BackendError, BudgetError
-from qsgd_core.optim.config import Count, at_step, logger
+from qsgd_core.optim.config import at_step
+from qsgd_core.optim.exchange import gather
 from qsgd_core.optim.held import State, read_held
 from qsgd_core.optim.modulation import Modulation, Source
 from qsgd_core.optim.record import Record
@@ -16,7 +16,6 @@ from qsgd_core.optim.selection import Bucket
 
 def modulate(
     source: Source,
-    every: Count | None,
     *,
     record: Record,
     state: State,
@@ -27,40 +26,26 @@ def modulate(
     """s for the step that ``record`` has come to.
 
     Args:
-        source: measures.
-        every: steps that use one measurement.
+        source: gives s, and says for how many steps.
         record: the engine's; told when something is measured.
         state: the optimizer's, where a held s is.
         buckets: the coordinates.
-        theta: θ, (L,) a bucket.
-        grad: g, (L,) a bucket.
+        theta: θ, (M,) a bucket.
+        grad: g, (M,) a bucket.
 
     Returns:
-        s, and whether it is to be held for later steps.
+        s, (L,) a bucket, and whether it is to be held for later steps.
     """
     step = record.steps
-    k = 1 if every is None else at_step(every, step, "every")
+    k = 1 if source.every is None else at_step(source.every, step, "every")
     due = record.asked_at is None or record.asked_at <= step - k
     if not due and (held := _held(record, state, buckets)):
         return held, False
+    theta, grad = gather(buckets, theta, grad)
     if not source.cheap and not _worth_measuring(grad):
         return Modulation([torch.zeros_like(g) for g in grad], "zero"), False
     record.asked_at = step
-    try:
-        modulation = source.modulate(buckets, theta, grad, step=step)
-    except (BackendError, BudgetError) as error:
-        last = _held(record, state, buckets) if k > 1 and source.paid is not None else None
-        if last is None:
-            raise
-        logger.warning(
-            "Step %d was not measured: %s The measurement of step %s is held; the next is asked "
-            "for in %d steps.",
-            step,
-            error,
-            record.measured_at,
-            k,
-        )
-        return last, False
+    modulation = source.modulate(buckets, theta, grad, step=step)
     record.measured_at, record.measured = step, modulation.source
     return modulation, k > 1
 

@@ -18,8 +18,8 @@ class Rounding:
 
         Args:
             bucket: the coordinates; the term was just added to its parameters.
-            term: (L,), what was added.
-            before: (L,), the parameters without it.
+            term: (M,), what was added.
+            before: (M,), the parameters without it.
         """
         dtype = bucket.members[0].param.dtype
         if dtype.itemsize >= 4 or dtype in self._looked or not bool(term.any()):

@@ -1,19 +1,25 @@
 """Which coordinates carry the term, as buckets of tensors that are handled in one go.
 
 A bucket is one flat vector: the selected coordinates of its parameters, one parameter after the
-other. Its blocks say which positions of that vector form the circuits.
+other. Its blocks say which positions of that vector form the circuits. Where parameters are cut
+over ranks, that whole vector (L,) is the same on every rank, and each rank reads and writes its own
+stretches of it (M,); elsewhere L = M.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from qsgd_core.errors import ConfigError
 from qsgd_core.optim import coordinates
+from qsgd_core.optim.blocks import block_sizes, cut_blocks
+from qsgd_core.optim.shards import Share, is_distributed, local, local_grad, share_of
+from qsgd_core.optim.sync import Ranks
 
 MAX_BUCKET = 1 << 22
 """Coordinates of one bucket, roughly: bounds the working memory of scope ``all``."""
@@ -24,32 +30,18 @@ SMALL_BUCKET = 1 << 14
 
 @dataclass(frozen=True)
 class Member:
-    """A parameter's part in a bucket: its first ``length`` coordinates."""
+    """A parameter's part in a bucket: its first ``length`` coordinates, on whichever ranks."""
 
     param: torch.Tensor
     length: int
     group: int
     name: str
+    share: Share
 
-
-@dataclass(frozen=True)
-class Blocks:
-    """Blocks of one size in a bucket.
-
-    Attributes:
-        size: coordinates, and qubits, of each block.
-        positions: int64 (n_blocks, size) into the bucket's flat vector; None when the blocks are
-            the vector itself, cut into rows.
-        n_blocks: number of blocks.
-    """
-
-    size: int
-    positions: torch.Tensor | None
-    n_blocks: int
-
-    def take(self, flat: torch.Tensor) -> torch.Tensor:
-        """(L,) -> (n_blocks, size)."""
-        return flat.view(-1, self.size) if self.positions is None else flat[self.positions]
+    @property
+    def own(self) -> slice:
+        """Those of its ``length`` coordinates that are on this rank."""
+        return slice(min(self.share.start, self.length), min(self.share.stop, self.length))
 
 
 class Bucket:
@@ -57,8 +49,10 @@ class Bucket:
 
     Attributes:
         members: the parameters, in order.
-        lengths: coordinates of each.
-        blocks: the blocks, by size.
+        lengths: selected coordinates of each, L in all.
+        own_lengths: those of them that are on this rank, M in all.
+        blocks: the blocks, by size; positions in (L,).
+        ranks: those that share a parameter of this bucket; None when all of it is here, L = M.
         device: where the flat vector lives.
         dtype: what is computed in: float64 if a parameter is float64, else float32.
     """
@@ -67,53 +61,85 @@ class Bucket:
         self.members = tuple(members)
         self.lengths = [m.length for m in members]
         self.total = sum(self.lengths)
+        self.own_lengths = [m.own.stop - m.own.start for m in members]
+        self.own_total = sum(self.own_lengths)
+        self.ranks = _ranks(members)
         self.device = members[0].param.device
         wide = any(_real_dtype(m.param.dtype) == torch.float64 for m in members)
         self.dtype = torch.float64 if wide else torch.float32
         self.groups = sorted({m.group for m in members})
-        self.blocks = _blocks(sizes, self.device)
+        self.blocks = cut_blocks(sizes, self.device)
         self._uniform = len({(m.param.device, m.param.dtype) for m in members}) == 1
-        self._quick = self._uniform and not members[0].param.is_complex()
-        self._spans = [(m.param, (m.length,)) for m in members]
+        self._distributed = any(is_distributed(m.param) for m in members)
+        dense = self._uniform and not self._distributed
+        self._quick = dense and not members[0].param.is_complex()
+        self._params = [m.param for m in members]
+        self._spans = [(m.param, (k,)) for m, k in zip(members, self.own_lengths, strict=True)]
         self._pointers: list[int] = []
         self._windows: list[torch.Tensor] | None = None
-        self._lengths_tensor: torch.Tensor | None = None
         self._staging: torch.Tensor | None = None
         self._staged: list[torch.Tensor] = []
 
+    @cached_property
     def lengths_tensor(self) -> torch.Tensor:
-        """int64 (n_members,) on the bucket's device."""
-        if self._lengths_tensor is None:
-            self._lengths_tensor = torch.tensor(self.lengths, device=self.device)
-        return self._lengths_tensor
+        """int64 (n_members,) on the bucket's device: :attr:`lengths`."""
+        return torch.tensor(self.lengths, device=self.device)
+
+    @cached_property
+    def own_lengths_tensor(self) -> torch.Tensor:
+        """int64 (n_members,) on the bucket's device: :attr:`own_lengths`."""
+        return torch.tensor(self.own_lengths, device=self.device)
 
     def look(self) -> None:
         """Take note of parameters whose memory was replaced; call once before a step's reads."""
-        pointers = [p.data_ptr() for p, _ in self._spans]
+        params = self._own_params()
+        pointers = [p.data_ptr() for p in params]
         if pointers != self._pointers:
             self._pointers = pointers
-            views = [coordinates.window(m.param.detach(), m.length) for m in self.members]
+            parts = zip(params, self.own_lengths, strict=True)
+            views = [coordinates.window(p.detach(), length) for p, length in parts]
             complete = [v for v in views if v is not None]
             self._windows = complete if self._uniform and len(complete) == len(views) else None
 
     def read_params(self) -> torch.Tensor:
-        """θ of the selected coordinates: a fresh (L,) in :attr:`dtype`."""
+        """θ of the selected coordinates on this rank: a fresh (M,) in :attr:`dtype`."""
         if self._windows is not None:
             return torch.cat(self._windows).to(self.dtype)
-        return self._join([coordinates.read(m.param.detach(), m.length) for m in self.members])
+        parts = zip(self._own_params(), self.own_lengths, strict=True)
+        return self._join([coordinates.read(p.detach(), length) for p, length in parts])
 
     def read_grads(self) -> torch.Tensor:
-        """g of the selected coordinates: a fresh (L,) in :attr:`dtype`; 0 where there is none."""
+        """g of the same coordinates: a fresh (M,) in :attr:`dtype`; 0 where there is none."""
         if not self._quick:
-            return self._join([_read_grad(m) for m in self.members])
+            return self._join([_read_grad(p, k) for p, (k,) in self._spans])
         parts = []
-        for member, (param, shape) in zip(self.members, self._spans, strict=True):
+        for param, shape in self._spans:
             grad = param.grad
             if grad is not None and grad.layout is torch.strided and grad.is_contiguous():
                 parts.append(grad.as_strided(shape, (1,)))
             else:
-                parts.append(_read_grad(member))
+                parts.append(_read_grad(param, shape[0]))
         return torch.cat(parts).to(self.dtype)
+
+    def own(self, flat: torch.Tensor) -> torch.Tensor:
+        """What of (L,) is on this rank: (M,)."""
+        if self.ranks is None:
+            return flat
+        parts = zip(flat.split(self.lengths), self.members, strict=True)
+        return torch.cat([part[member.own] for part, member in parts])
+
+    def contribution(self, own: torch.Tensor) -> torch.Tensor:
+        """(M,) -> (L,) whose sum over :attr:`ranks` is the whole vector."""
+        flat = own.new_zeros(self.total)
+        parts = zip(flat.split(self.lengths), own.split(self.own_lengths), strict=True)
+        for member, (whole, part) in zip(self.members, parts, strict=True):
+            if self.speaks_for(member):
+                whole[member.own] = part
+        return flat
+
+    def speaks_for(self, member: Member) -> bool:
+        """Whether this rank speaks for what it has of ``member`` in a sum over :attr:`ranks`."""
+        return member.share.ranks is not None or self.ranks is None or self.ranks.is_lead
 
     def scatter(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """Undo :meth:`Blocks.take`: (n_blocks, size) for each of :attr:`blocks` -> (L,)."""
@@ -125,16 +151,20 @@ class Bucket:
         return flat
 
     def add_to_params(self, term: torch.Tensor) -> None:
-        """Add ``term`` (L,) to the parameters, computed in :attr:`dtype`, rounded once."""
+        """Add ``term`` (M,) to the parameters, computed in :attr:`dtype`, rounded once."""
         if self._windows is not None and self.total <= SMALL_BUCKET:
             if self._staging is None:
                 self._staging = torch.empty_like(term)
-                self._staged = list(self._staging.split(self.lengths))
+                self._staged = list(self._staging.split(self.own_lengths))
             self._staging.copy_(term)
             torch._foreach_add_(self._windows, self._staged)
             return
-        for member, part in zip(self.members, term.split(self.lengths), strict=True):
-            coordinates.add_(member.param.detach(), part.to(member.param.device))
+        for param, part in zip(self._own_params(), term.split(self.own_lengths), strict=True):
+            coordinates.add_(param.detach(), part.to(param.device))
+
+    def _own_params(self) -> list[torch.Tensor]:
+        """The parameters, or what of each is on this rank."""
+        return [local(p) for p in self._params] if self._distributed else self._params
 
     def _join(self, parts: list[torch.Tensor]) -> torch.Tensor:
         return torch.cat([p.to(self.device, self.dtype) for p in parts])
@@ -156,7 +186,7 @@ def select(
         only: parameters that have a gradient; None takes all.
 
     Raises:
-        ConfigError: a sharded parameter.
+        ConfigError: a parameter whose coordinates lie on the ranks in an unknown way.
     """
     owner = {p: i for i in active for p in param_groups[i]["params"]}
     buckets: list[Bucket] = []
@@ -176,18 +206,18 @@ def _group_buckets(
     only: set[torch.Tensor] | None,
 ) -> Iterator[Bucket]:
     n = group["n_qubits"]
-    families: dict[tuple[torch.device, torch.dtype], list[Member]] = {}
+    families: dict[tuple[torch.device, torch.dtype, Ranks | None], list[Member]] = {}
     for p in group["params"]:
         if only is not None and p not in only:
             continue
-        _refuse_sharded(p, names[p])
+        share = share_of(p, names[p])
         length = coordinates.count(p) if group["scope"] == "all" else min(n, coordinates.count(p))
         if length:
-            member = Member(p, length, index, names[p])
-            families.setdefault((p.device, p.dtype), []).append(member)
+            member = Member(p, length, index, names[p], share)
+            families.setdefault((p.device, p.dtype, share.ranks), []).append(member)
     for members in families.values():
         for part in _chunks(members):
-            yield Bucket(part, [_cut(m.length, n) for m in part])
+            yield Bucket(part, [block_sizes(m.length, n) for m in part])
 
 
 def _model_bucket(
@@ -204,11 +234,11 @@ def _model_bucket(
     members: list[Member] = []
     left: int | None = None
     for p in params:
-        _refuse_sharded(p, names[p])
+        share = share_of(p, names[p])
         left = param_groups[owner[p]]["n_qubits"] if left is None else left
         length = min(left, coordinates.count(p))
         if length:
-            members.append(Member(p, length, owner[p], names[p]))
+            members.append(Member(p, length, owner[p], names[p], share))
             left -= length
         if left == 0:
             break
@@ -229,41 +259,23 @@ def _chunks(members: list[Member]) -> Iterator[list[Member]]:
     yield part
 
 
-def _cut(length: int, n: int) -> list[int]:
-    """Block sizes of ``length`` coordinates: as many n as fit, then the remainder."""
-    return [n] * (length // n) + ([length % n] if length % n else [])
-
-
-def _blocks(sizes: Sequence[Sequence[int]], device: torch.device) -> tuple[Blocks, ...]:
-    flat = [size for member in sizes for size in member]
-    if len(set(flat)) == 1:
-        return (Blocks(flat[0], None, len(flat)),)
-    size_of = torch.tensor(flat)
-    start = torch.cumsum(size_of, 0) - size_of
-    blocks = []
-    for size in sorted(set(flat), reverse=True):
-        first = start[size_of == size]
-        positions = first[:, None] + torch.arange(size)
-        blocks.append(Blocks(size, positions.to(device), len(first)))
-    return tuple(blocks)
-
-
-def _read_grad(member: Member) -> torch.Tensor:
-    grad = member.param.grad
-    if grad is None:
-        return torch.zeros(
-            member.length, dtype=_real_dtype(member.param.dtype), device=member.param.device
+def _ranks(members: Sequence[Member]) -> Ranks | None:
+    found = {m.share.ranks: m.name for m in members if m.share.ranks is not None}
+    if len(found) > 1:
+        names = " and ".join(map(repr, found.values()))
+        raise ConfigError(
+            f"The coordinates of one block lie in {names}, which are sharded over different ranks. "
+            'Use scope="tensor", or a smaller n_qubits.'
         )
-    return coordinates.read(grad.detach(), member.length)
+    return next(iter(found), None)
+
+
+def _read_grad(param: torch.Tensor, length: int) -> torch.Tensor:
+    grad = local_grad(param)
+    if grad is None:
+        return torch.zeros(length, dtype=_real_dtype(param.dtype), device=param.device)
+    return coordinates.read(grad.detach(), length)
 
 
 def _real_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype.to_real() if dtype.is_complex else dtype
-
-
-def _refuse_sharded(param: torch.Tensor, name: str) -> None:
-    if hasattr(param, "full_tensor"):
-        raise ConfigError(
-            f"Parameter {name!r} is sharded over ranks (a DTensor); the term needs whole tensors. "
-            "Build the optimizer before sharding, or train with DDP."
-        )

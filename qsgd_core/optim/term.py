@@ -13,62 +13,69 @@ RMS_FLOOR = 1e-12
 """Below this RMS(Q) the normalised term is zero."""
 
 
-def per_coordinate(
-    bucket: Bucket, values: Mapping[int, float | torch.Tensor]
-) -> float | torch.Tensor:
-    """One factor per group, spread over a bucket: a number or 0-dim tensor if all are in one."""
+Factor = float | torch.Tensor
+"""A number or 0-dim tensor for a whole bucket, or (n_members,)."""
+
+
+def per_member(bucket: Bucket, values: Mapping[int, float | torch.Tensor]) -> Factor:
+    """One factor per group, as one per parameter: a number or 0-dim tensor if all are in one."""
     if len(bucket.groups) == 1:
         value = values[bucket.groups[0]]
         # torch takes an lr of any shape that holds one number.
         return value.to(bucket.device).reshape(()) if isinstance(value, torch.Tensor) else value
-    spread = {
+    each = {
         i: torch.as_tensor(value, dtype=bucket.dtype, device=bucket.device).reshape(())
         for i, value in values.items()
     }
-    return torch.cat([spread[m.group].expand(m.length) for m in bucket.members])
+    return torch.stack([each[m.group] for m in bucket.members])
 
 
-def update_term(
-    bucket: Bucket,
-    q: torch.Tensor,
-    base: torch.Tensor,
-    param_groups: Sequence[Mapping[str, Any]],
-) -> torch.Tensor:
-    """What is added to the parameters: -lr·λ·Q, or with ``normalize`` -λ·Q·RMS(base)/RMS(Q).
+def spread(bucket: Bucket, factor: Factor) -> Factor:
+    """One factor per parameter, as one per coordinate: (n_members,) -> (M,)."""
+    if not isinstance(factor, torch.Tensor) or factor.dim() == 0:
+        return factor
+    return torch.repeat_interleave(factor, bucket.own_lengths_tensor, output_size=bucket.own_total)
+
+
+def squares(bucket: Bucket, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Sums of squares of a and b, (M,) each, over each parameter: (n_members, 2)."""
+    both = torch.stack((a.square(), b.square()), dim=1)
+    return torch.segment_reduce(both, "sum", lengths=bucket.own_lengths_tensor, axis=0)
+
+
+def is_normalized(bucket: Bucket, param_groups: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether some of the bucket's groups have their term rescaled to the base step."""
+    return any(param_groups[i]["normalize"] is not None for i in bucket.groups)
+
+
+def factors(
+    bucket: Bucket, param_groups: Sequence[Mapping[str, Any]], sums: torch.Tensor | None
+) -> Factor:
+    """What Q is multiplied by: -lr·λ, or with ``normalize`` -λ·RMS(base step)/RMS(Q).
 
     Args:
         bucket: the coordinates.
-        q: (L,), s ⊙ g (paper, Eq. 2).
-        base: (L,), the base optimizer's step: weights after - weights before.
         param_groups: the optimizer's.
-
-    Returns:
-        (L,) in the bucket's dtype.
+        sums: (n_members, 2), sums of squares of Q and of the base step over each parameter's
+            selected coordinates, on all ranks; needed where :func:`is_normalized`.
     """
     groups = {i: param_groups[i] for i in bucket.groups}
     plain = {
         i: -g["lr"] * g["quantum_weight"] if g["inject"] == "update" else 0.0
         for i, g in groups.items()
     }
-    if all(g["normalize"] is None for g in groups.values()):
-        return q * per_coordinate(bucket, plain)
-    rescaled = {i: -g["quantum_weight"] for i, g in groups.items()}
-    scaled = q * _ratio(bucket, q, base) * per_coordinate(bucket, rescaled)
+    if sums is None or not is_normalized(bucket, param_groups):
+        return per_member(bucket, plain)
+    rescaled = per_member(bucket, {i: -g["quantum_weight"] for i, g in groups.items()})
+    scaled = _ratio(bucket, sums) * rescaled
     if all(g["normalize"] == "update" for g in groups.values()):
         return scaled
-    chosen = {i: float(g["normalize"] == "update") for i, g in groups.items()}
-    return torch.where(
-        torch.as_tensor(per_coordinate(bucket, chosen)) > 0,
-        scaled,
-        q * per_coordinate(bucket, plain),
-    )
+    chosen = per_member(bucket, {i: float(g["normalize"] == "update") for i, g in groups.items()})
+    return torch.where(torch.as_tensor(chosen) > 0, scaled, per_member(bucket, plain))
 
 
-def _ratio(bucket: Bucket, q: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-    """RMS(base)/RMS(Q) of each parameter over its selected coordinates, spread to (L,)."""
-    lengths = bucket.lengths_tensor()
-    squares = torch.stack((q.square(), base.square()), dim=1)
-    q_sq, base_sq = torch.segment_reduce(squares, "sum", lengths=lengths, axis=0).unbind(1)
-    dead = (q_sq / lengths).sqrt() < RMS_FLOOR
-    ratio = torch.where(dead, torch.zeros_like(q_sq), (base_sq / q_sq).sqrt())
-    return torch.repeat_interleave(ratio, lengths, output_size=bucket.total)
+def _ratio(bucket: Bucket, sums: torch.Tensor) -> torch.Tensor:
+    """RMS(base)/RMS(Q) of each parameter over its selected coordinates: (n_members,)."""
+    q_sq, base_sq = sums.unbind(1)
+    dead = (q_sq / bucket.lengths_tensor).sqrt() < RMS_FLOOR
+    return torch.where(dead, torch.zeros_like(q_sq), (base_sq / q_sq).sqrt())

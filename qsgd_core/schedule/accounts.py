@@ -51,22 +51,23 @@ def create(db: sa.Connection, name: str, limits: Mapping[str, int], *, now: floa
         db.execute(caps.insert().values(budget=name, unit=unit, cap=cap))
 
 
-def raise_cap(db: sa.Connection, name: str, unit: str, cap: int) -> None:
-    """A higher cap; see :meth:`Ledger.raise_budget`."""
+def raise_caps(db: sa.Connection, name: str, limits: Mapping[str, int]) -> None:
+    """Higher caps; see :meth:`Ledger.raise_budget`."""
     found = {c.unit: c for c in read_caps(db, name)}
     if not found:
         raise ConfigError(f"There is no budget {name!r}. See qsgd budget show.")
-    if unit not in found:
-        raise ConfigError(
-            f"Budget {name!r} has no cap in {unit}, only in {', '.join(found)}. A cap in another "
-            "unit needs a budget of its own: qsgd budget create NAME AMOUNT."
-        )
-    old = found[unit]
-    if not old.cap < cap <= MOST:
-        raise ConfigError(f"Budget {name!r} is {say(unit, old.cap)} already; raise it to more.")
-    # An overrun that the new cap covers becomes ordinary spending.
-    covered = old.overrun if old.reserved + old.spent + old.overrun <= cap else 0
-    _change(db, old, cap=cap, spent=caps.c.spent + covered, overrun=caps.c.overrun - covered)
+    for unit, cap in limits.items():
+        if unit not in found:
+            raise ConfigError(
+                f"Budget {name!r} has no cap in {unit}, only in {', '.join(found)}. A cap in "
+                "another unit needs a budget of its own: qsgd budget create NAME AMOUNT."
+            )
+        old = found[unit]
+        if not old.cap < cap <= MOST:
+            raise ConfigError(f"Budget {name!r} is {say(unit, old.cap)} already; raise it to more.")
+        # An overrun that the new cap covers becomes ordinary spending.
+        covered = old.overrun if old.reserved + old.spent + old.overrun <= cap else 0
+        _change(db, old, cap=cap, spent=caps.c.spent + covered, overrun=caps.c.overrun - covered)
 
 
 def refusal(limits: list[Cap], hold: Amount, *, backend: str) -> BudgetError | None:
@@ -93,6 +94,16 @@ def refusal(limits: list[Cap], hold: Amount, *, backend: str) -> BudgetError | N
                 unit=limit.unit,
             )
     return None
+
+
+def say_overrun(cap: Cap) -> str:
+    """What a frozen cap means and what to do about it."""
+    return (
+        f"The vendor has billed {say(cap.unit, cap.overrun)} above what was held under budget "
+        f"{cap.budget!r}: {say(cap.unit, cap.spent + cap.overrun)} in all, of "
+        f"{say(cap.unit, cap.cap)}. Nothing more is bought from it. See qsgd jobs list and the "
+        f"vendor's bill; to accept it: qsgd budget raise {cap.budget} AMOUNT."
+    )
 
 
 def hold(db: sa.Connection, limits: list[Cap], amount: Amount) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from qsgd_core.errors import ConfigError
 from qsgd_core.jobs import Quote
 from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.schedule.money import parse_budget, say
+from qsgd_core.schedule.money import parse_budget, say_all
 
 DEFAULT = "default"
-"""Stands for one of the two budgets below until the first quote tells which."""
+"""Stands for one of the budgets below until the first quote tells which."""
 
 DEFAULT_LIMITS = {
     "default-usd": {"micro_usd": 10_000_000},
     "default-free-plan": {"qpu_us": 60_000_000},
 }
-"""$10, or 60 QPU seconds where the plan is known to be free. They never renew by themselves."""
+"""$10, or 60 QPU seconds where the plan is known to be free; for each billing account, where the
+backend knows it. They never renew by themselves."""
+
+_OURS = ("default-", "run:")
 
 
 def open_budget(ledger: Ledger, asked: str | None, *, run: str) -> str:
@@ -22,8 +25,9 @@ def open_budget(ledger: Ledger, asked: str | None, *, run: str) -> str:
 
     Args:
         ledger: where it is kept.
-        asked: ``600s``, ``$25`` or ``1e6shots`` for a budget of the run's own; the name of a
-            budget made by ``qsgd budget create``; None for the default budget.
+        asked: ``600s``, ``$25`` or ``1e6shots`` for a budget of the run's own, ``$25,600s`` for
+            one with two caps; the name of a budget made by ``qsgd budget create``; None for the
+            default budget.
         run: the run's id.
 
     Raises:
@@ -34,22 +38,30 @@ def open_budget(ledger: Ledger, asked: str | None, *, run: str) -> str:
         return DEFAULT
     if ledger.caps(asked):
         return asked
+    limits = read_amounts(asked, ledger)
+    name = f"run:{run}"
+    ledger.ensure_budget(name, limits)
+    found = {c.unit: c.cap for c in ledger.caps(name)}
+    if any(found.get(unit, 0) < cap for unit, cap in limits.items()):
+        raise ConfigError(
+            f"Run {run!r} has a budget of {say_all(found)} already, and {asked!r} was asked for. "
+            f"Leave the budget as it was, and raise it: qsgd budget raise {name} AMOUNT."
+        )
+    return name
+
+
+def read_amounts(asked: str, ledger: Ledger) -> dict[str, int]:
+    """What was typed as a budget and is not the name of one, as {unit: cap}.
+
+    Raises:
+        ConfigError: it is no amount either; names the budgets there are.
+    """
     try:
-        unit, cap = parse_budget(asked)
+        return parse_budget(asked)
     except ConfigError as error:
         names = sorted({c.budget for c in ledger.caps()})
         known = f" Budgets on this ledger: {', '.join(names)}." if names else ""
         raise ConfigError(f"{error} Or the name of a budget.{known}") from None
-    name = f"run:{run}"
-    ledger.ensure_budget(name, {unit: cap})
-    found = {c.unit: c.cap for c in ledger.caps(name)}
-    if unit not in found or found[unit] < cap:
-        has = ", ".join(say(u, c) for u, c in found.items())
-        raise ConfigError(
-            f"Run {run!r} has a budget of {has} already, and {asked!r} was asked for. Leave the "
-            f"budget as it was, and raise it: qsgd budget raise {name} AMOUNT."
-        )
-    return name
 
 
 def check_name(name: str) -> str:
@@ -61,7 +73,7 @@ def check_name(name: str) -> str:
     try:
         parse_budget(name)
     except ConfigError:
-        taken = name == DEFAULT or name in DEFAULT_LIMITS or name.startswith("run:")
+        taken = name == DEFAULT or name.startswith(_OURS)
         if name.strip() == name and 0 < len(name) <= 100 and not taken:
             return name
     raise ConfigError(
@@ -70,9 +82,16 @@ def check_name(name: str) -> str:
     )
 
 
-def default_budget(ledger: Ledger, quote: Quote) -> str:
-    """The default budget that a job with this quote is charged to, made if need be."""
+def default_budget(ledger: Ledger, quote: Quote, *, account: str | None) -> str:
+    """The default budget that a job is charged to, made if need be.
+
+    Args:
+        ledger: where it is kept.
+        quote: the job's, which tells whether it is free.
+        account: who is billed, see :meth:`Backend.account`; one budget for all where it is unknown.
+    """
     free = quote.worst.usd == 0 and quote.worst.qpu_s is not None
-    name = "default-free-plan" if free else "default-usd"
-    ledger.ensure_budget(name, DEFAULT_LIMITS[name])
+    kind = "default-free-plan" if free else "default-usd"
+    name = kind if account is None else f"{kind}:{account}"
+    ledger.ensure_budget(name, DEFAULT_LIMITS[kind])
     return name

@@ -18,13 +18,14 @@ from qsgd_core.errors import (
     BackendError,
     BudgetError,
     JobFailedError,
-    JobNotDoneError,
     QSGDError,
     ResultCorruptError,
     TransientError,
 )
-from qsgd_core.jobs import JobState, Limit
+from qsgd_core.jobs import JobState, Limit, Quote
+from qsgd_core.schedule.accounts import Cap, say_overrun
 from qsgd_core.schedule.budgets import DEFAULT, default_budget
+from qsgd_core.schedule.failures import may_work_later
 from qsgd_core.schedule.ledger import OPEN, UNSENT, Ledger
 from qsgd_core.schedule.money import Amount
 from qsgd_core.schedule.rows import Job
@@ -33,8 +34,12 @@ logger = logging.getLogger("qsgd_core.courier")
 
 POLL_S = (0.1, 30.0)
 """First and longest wait between two looks at a job."""
+LEDGER_S = 1.0
+"""Wait between two looks at a ledger that does not answer."""
 GUARD_S = 30 * 86400.0
 """A service's own spending limit lapses after this long if nobody lifts it."""
+MAYBE_SILENT = ("intent", "reserved", "stored")
+"""States of jobs that may be brought forward without an answer from the service."""
 LATE_WATCH_S = 7 * 86400.0
 """For this long a refunded job is looked for again: it may turn up after all."""
 
@@ -70,11 +75,19 @@ class Courier:
         self._next_look: dict[str, float] = {}
         self._wait: dict[str, float] = {}
         self._next_late = 0.0
+        self._overruns: set[Cap] = set()
+        self.trouble: tuple[float, str] | None = None
+        """Since when service or ledger have not answered, and what was said instead."""
 
     def round(self) -> bool:
         """One pass over the open jobs that are due. Whether any of them changed its state."""
-        changed = self._look_for_the_late()
-        for job in self._ledger.jobs(run=self._run, states=self._states):
+        try:
+            changed = self._look_for_the_late()
+            jobs = self._ledger.jobs(run=self._run, states=self._states)
+        except TransientError as error:  # the ledger itself: locked, or its server is away
+            self._note(error, self._run)
+            return False
+        for job in jobs:
             if self._clock() < self._next_look.get(job.tag, 0.0):
                 continue
             if self._unless_for_a_moment(self._serve, job):
@@ -87,9 +100,20 @@ class Courier:
 
     def idle_s(self) -> float:
         """How long until there is something to look at, unless a new intent arrives."""
-        jobs = self._ledger.jobs(run=self._run, states=self._states)
+        try:
+            jobs = self._ledger.jobs(run=self._run, states=self._states)
+        except TransientError:
+            return LEDGER_S
         due = [self._next_look.get(job.tag, 0.0) - self._clock() for job in jobs]
         return max(0.0, min(due, default=POLL_S[1]))
+
+    def overruns(self) -> list[str]:
+        """What vendors have billed above what was held, in words, each time that it grows."""
+        found = set(self._ledger.frozen(self._run))
+        known = {(cap.budget, cap.unit, cap.overrun) for cap in self._overruns}
+        self._overruns = found
+        new = [cap for cap in found if (cap.budget, cap.unit, cap.overrun) not in known]
+        return [say_overrun(cap) for cap in sorted(new, key=lambda cap: (cap.budget, cap.unit))]
 
     def _look_later(self, tag: str) -> None:
         wait = self._wait.get(tag, POLL_S[0])
@@ -99,12 +123,19 @@ class Courier:
     def _unless_for_a_moment(self, act: Callable[[Job], bool], job: Job) -> bool:
         """What ``act`` returns; False, with a line in the log, if it may work later."""
         try:
-            return act(job)
+            done = act(job)
         except BackendError as error:
-            if not _may_work_later(error):
+            if not may_work_later(error):
                 raise
-            logger.warning("%s: %s", job.tag, error)
+            self._note(error, job.tag)
             return False
+        if job.state not in MAYBE_SILENT:
+            self.trouble = None
+        return done
+
+    def _note(self, error: BackendError, whose: str) -> None:
+        logger.warning("%s: %s", whose, error)
+        self.trouble = self.trouble or (self._clock(), str(error))
 
     def _serve(self, job: Job) -> bool:
         if job.state == "intent":
@@ -123,15 +154,37 @@ class Courier:
         try:
             quote = self._backend.quote(self._ledger.workload(job.tag), shots=job.shots)
         except QSGDError as error:
-            if _may_work_later(error):
+            if may_work_later(error):
                 raise
             return self._ledger.fail(job.tag, error, Amount(0, 0, 0))
-        if job.budget == DEFAULT:
-            self._ledger.charge_to(job.tag, default_budget(self._ledger, quote))
+        budget = self.budget_for(job.budget, quote)
+        if budget != job.budget:
+            self._ledger.charge_to(job.tag, budget)
         try:
             self._ledger.reserve(job.tag, Amount.from_cost(quote.worst))
         except BudgetError as error:
             logger.warning("%s", error)
+        return True
+
+    def budget_for(self, asked: str, quote: Quote) -> str:
+        """The budget that pays for a job with this quote."""
+        if asked != DEFAULT:
+            return asked
+        return default_budget(self._ledger, quote, account=self._backend.account())
+
+    def cancel_queued(self) -> None:
+        """The run is over: give up what was not sent, cancel what waits; let run what runs."""
+        for job in self._ledger.jobs(run=self._run, states=UNSENT):
+            self._ledger.cancel(job.tag)
+        for job in self._ledger.jobs(run=self._run, states=("submitted",)):
+            self._unless_for_a_moment(self._cancel_if_queued, job)
+
+    def _cancel_if_queued(self, job: Job) -> bool:
+        assert job.handle is not None  # noqa: S101 - a submitted job has one
+        if self._backend.status(job.handle).state is not JobState.QUEUED:
+            return False
+        self._ledger.cancel(job.tag)
+        self._next_look.pop(job.tag, None)
         return True
 
     def lift_guard(self) -> None:
@@ -192,7 +245,7 @@ class Courier:
         if isinstance(error, BackendError) and error.may_have_spent:
             logger.warning("%s: %s It is looked for by its tag.", job.tag, error)
             return True
-        if _may_work_later(error):
+        if may_work_later(error):
             self._ledger.not_sent(job.tag)
             raise error
         return self._ledger.fail(job.tag, error, Amount(0, 0, 0))
@@ -271,9 +324,3 @@ class Courier:
     def _find_late(self, job: Job) -> bool:
         found = [self._ledger.stray(job.tag, handle) for handle in self._backend.find(job.tag)]
         return any(found)
-
-
-def _may_work_later(error: QSGDError) -> bool:
-    return isinstance(error, BackendError) and (
-        error.retryable or isinstance(error, TransientError | JobNotDoneError)
-    )

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from qsgd_core.errors import ConfigError, QSGDError, TransientError
 from qsgd_core.schedule import tables
 
 BUSY_S = 30.0
 """How long a writer waits for another one; ``?timeout=5`` in a SQLite URL sets another."""
+ANSWER_S = 10
+"""How long PostgreSQL may take to answer; ``?connect_timeout=3`` in its URL sets another."""
 _WRITERS = 0x71736764
 """PostgreSQL's advisory lock that writers hold: the letters qsgd."""
+_KEEPALIVE = {"tcp_keepalives_idle": 60, "tcp_keepalives_interval": 15, "tcp_keepalives_count": 4}
+"""After two minutes PostgreSQL takes a host for dead and gives back what it had to itself."""
 
 
 class Database:
     """SQLite in one file on this host's disk, or PostgreSQL for many hosts.
 
-    Safe to share between threads and to carry over a fork: every transaction has a connection of
-    its own.
+    Safe to share between threads and to carry over a fork: no two transactions at a time share a
+    connection, and no two processes ever.
 
     Args:
         url: SQLAlchemy URL.
@@ -44,19 +50,29 @@ class Database:
                 "postgresql+psycopg://USER@HOST/NAME."
             ) from error
         self._shown = self._url.render_as_string(hide_password=True)
+        self._sqlite = self._url.get_backend_name() == "sqlite"
+        self._claims: list[sa.Connection] = []
         try:
             self._engine = self._connectable()
+            self._owner = os.getpid()
+            weakref.finalize(self, _close, self._engine, self._owner)
             with self.read() as db:
                 found = _schema(db)
             if found is None:
                 with self.write() as db:
                     found = _schema(db) or _create(db)
-        except TransientError:
-            raise
-        except (QSGDError, DBAPIError, sa.exc.ArgumentError, OSError, ImportError) as error:
+        except ImportError as error:
             raise ConfigError(
-                f"The ledger {self._shown!r} cannot be opened: {_cause(error)}. Check the path and "
-                "its permissions, or set QSGD_LEDGER to another (sqlite:////path/to/file or "
+                f"The ledger {self._shown!r} needs a driver that is not installed ({error}): "
+                "pip install 'qsgd-core[postgresql]', and write postgresql+psycopg://USER@HOST/NAME."
+            ) from error
+        except (QSGDError, DBAPIError, sa.exc.ArgumentError, OSError) as error:
+            if isinstance(error, TransientError) and _is_busy(error.__cause__):
+                raise
+            raise ConfigError(
+                f"The ledger {self._shown!r} cannot be opened: {_cause(error)}. Check "
+                + ("the path and its permissions" if self._sqlite else "the server and the URL")
+                + ", or set QSGD_LEDGER to another (sqlite:////path/to/file or "
                 "postgresql+psycopg://USER@HOST/NAME)."
             ) from error
         if found > tables.SCHEMA_VERSION:
@@ -69,7 +85,8 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A transaction that sees one state of the database and hinders nobody."""
-        with self._told(), self._engine.connect() as db:
+        level = {} if self._sqlite else {"isolation_level": "REPEATABLE READ"}
+        with self._told(), self._open().execution_options(**level).connect() as db:
             yield db
 
     @contextmanager
@@ -77,9 +94,13 @@ class Database:
         """A transaction that no other writer's overlaps; all of it is done, or none.
 
         Raises:
-            TransientError: another process keeps the database locked.
+            TransientError: another process keeps the database locked, or PostgreSQL does not answer
+                for a moment.
+            ConfigError: it may only be read.
+            QSGDError: what this process had to itself (:meth:`claim`) is lost; it must end.
         """
-        writing = self._engine.execution_options(qsgd_writing=True)
+        self._require_claims()
+        writing = self._open().execution_options(qsgd_writing=True)
         with self._told(), writing.begin() as db:
             yield db
 
@@ -90,18 +111,54 @@ class Database:
         The system gives it back when this process dies, however it dies.
         """
         key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 2
-        if self._url.get_backend_name() == "sqlite":
+        if self._sqlite:
             with _byte_lock(Path(f"{self._url.database}.couriers"), key) as mine:
                 yield mine
             return
-        with self._told(), self._engine.connect() as db:
-            asked = db.execute(sa.select(sa.func.pg_try_advisory_lock(key)))
-            yield bool(asked.scalar())
-            db.execute(sa.select(sa.func.pg_advisory_unlock(key)))
+        # The lock lasts as long as this connection, which is used for nothing else.
+        holding = self._open().execution_options(isolation_level="AUTOCOMMIT")
+        with self._told():
+            db = holding.connect()
+        try:
+            with self._told():
+                for setting, value in _KEEPALIVE.items():
+                    db.exec_driver_sql(f"SET {setting} = {value}")
+                mine = bool(db.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar())
+            if mine:
+                self._claims.append(db)
+            yield mine
+        finally:
+            if db in self._claims:
+                self._claims.remove(db)
+            db.invalidate()  # closes it, whatever state it is in, and so unlocks
+            db.close()
+
+    def _require_claims(self) -> None:
+        """Raise if PostgreSQL has given away what this process had to itself."""
+        try:
+            for db in self._claims:
+                db.exec_driver_sql("SELECT 1")
+        except DBAPIError as error:
+            raise QSGDError(
+                f"The connection that kept others away was cut by the ledger {self._shown!r} "
+                f"({_cause(error)}): another process may have taken over. Start again to go on."
+            ) from error
+
+    def _open(self) -> sa.Engine:
+        """The engine; a process that was forked off leaves its parent's connections alone."""
+        if os.getpid() != self._owner:
+            self._engine.dispose(close=False)
+            self._owner = os.getpid()
+        return self._engine
 
     def _connectable(self) -> sa.Engine:
-        if self._url.get_backend_name() != "sqlite":
-            engine = sa.create_engine(self._url, poolclass=sa.pool.NullPool)
+        if not self._sqlite:
+            if self._url.get_backend_name() != "postgresql":
+                raise ConfigError("only SQLite and PostgreSQL keep a ledger")
+            patience = {} if "connect_timeout" in self._url.query else {"connect_timeout": ANSWER_S}
+            # Kept open: connecting takes longer than a transaction. Tried before use: a server that
+            # was started again has cut them.
+            engine = sa.create_engine(self._url, connect_args=patience, pool_pre_ping=True)
             sa.event.listen(engine, "begin", _begin_postgresql)
             return engine
         if not self._url.database or self._url.database == ":memory:":
@@ -127,10 +184,26 @@ class Database:
                     "one hangs: find it with fuser, end it, and try again.",
                     retryable=True,
                 ) from error
+            if not self._sqlite and _is_cut(error):
+                raise TransientError(
+                    f"The ledger {self._shown!r} does not answer: {_cause(error)}. What was "
+                    "written before is safe.",
+                    retryable=True,
+                ) from error
+            if _is_read_only(error):
+                raise ConfigError(
+                    f"The ledger {self._shown!r} cannot be written: {_cause(error)}. See to its "
+                    "permissions, or set QSGD_LEDGER to another."
+                ) from error
             raise QSGDError(
                 f"The ledger {self._shown!r} cannot be read or written: {_cause(error)}. What was "
                 "written before is safe; see to the disk, then go on."
             ) from error
+
+
+def _close(engine: sa.Engine, owner: int) -> None:
+    if os.getpid() == owner:
+        engine.dispose()
 
 
 def _schema(db: sa.Connection) -> int | None:
@@ -169,7 +242,7 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 def _begin_postgresql(connection: sa.Connection) -> None:
     if connection.get_execution_options().get("qsgd_writing"):
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_S:.0f}s'")
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_S * 1000:.0f}ms'")
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
 
 
@@ -187,12 +260,29 @@ def _byte_lock(path: Path, offset: int) -> Iterator[bool]:
         yield True
 
 
-def _is_busy(error: DBAPIError) -> bool:
-    return "database is locked" in str(error.orig) or (
-        getattr(error.orig, "sqlstate", None) == "55P03"
+def _is_busy(error: BaseException | None) -> bool:
+    return isinstance(error, DBAPIError) and (
+        "database is locked" in str(error.orig) or getattr(error.orig, "sqlstate", None) == "55P03"
     )
 
 
+def _is_read_only(error: DBAPIError) -> bool:
+    return "readonly database" in str(error.orig) or (
+        getattr(error.orig, "sqlstate", None) == "25006"
+    )
+
+
+def _is_cut(error: DBAPIError) -> bool:
+    """Whether the server is away: no connection, one that broke, or it is starting or stopping."""
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        return isinstance(error, OperationalError)
+    return state[:2] in ("08", "53") or state in ("57P01", "57P02", "57P03")
+
+
 def _cause(error: BaseException) -> str:
+    """What the driver says, in one line."""
+    if isinstance(error, TransientError) and error.__cause__ is not None:
+        error = error.__cause__
     cause = getattr(error, "orig", None) or error
-    return str(cause).strip().removesuffix(".") or type(cause).__name__
+    return " ".join(str(cause).split()).rstrip(".?") or type(cause).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from qsgd_core import errors
-from qsgd_core.errors import BackendError, QSGDError
+from qsgd_core.errors import BackendError, JobNotDoneError, QSGDError, TransientError
 
 _PLAIN = (str, int, float, bool, type(None), list, tuple)
 
@@ -30,3 +30,10 @@ def unpack_error(text: str) -> QSGDError:
 def may_have_spent(error: QSGDError) -> bool:
     """Whether the call that raised this may have made a job all the same."""
     return isinstance(error, BackendError) and error.may_have_spent
+
+
+def may_work_later(error: QSGDError) -> bool:
+    """Whether the same call may succeed in a while."""
+    return isinstance(error, BackendError) and (
+        error.retryable or isinstance(error, TransientError | JobNotDoneError)
+    )

@@ -78,16 +78,16 @@ class Ledger(Runs):
             if not accounts.read_caps(db, name):
                 accounts.create(db, name, limits, now=self._clock())
 
-    def raise_budget(self, name: str, unit: str, cap: int) -> None:
-        """Set a higher cap; jobs that were denied may try again.
+    def raise_budget(self, name: str, limits: Mapping[str, int]) -> None:
+        """Set higher caps, all or none; jobs that were denied may try again.
 
         A frozen budget stays frozen until its overrun fits under the cap.
 
         Raises:
-            ConfigError: no such budget and unit, or a cap that is not higher.
+            ConfigError: no such budget or unit, or a cap that is not higher.
         """
         with self._database.write() as db:
-            accounts.raise_cap(db, name, unit, cap)
+            accounts.raise_caps(db, name, limits)
             denied = (jobs_table.c.budget == name, jobs_table.c.state == "denied")
             db.execute(jobs_table.update().where(*denied).values(state="intent", error=None))
 
@@ -112,8 +112,12 @@ class Ledger(Runs):
         attempt: int,
         shots: int,
         seed: int,
+        asked: bytes | None = None,
     ) -> Job:
-        """Write down what is to be measured. The same tag again gives the job that is there."""
+        """Write down what is to be measured. The same tag again gives the job that is there.
+
+        ``asked`` is kept with it: the question that the job is a part of, see :meth:`asked`.
+        """
         with self._database.write() as db:
             found = find_job(db, tag)
             if found is not None:
@@ -136,6 +140,8 @@ class Ledger(Runs):
                 )
             )
             _store(db, tag, "workload", pack_workload(work))
+            if asked is not None:
+                _store(db, tag, "asked", asked)
         return self.job(tag)
 
     def charge_to(self, tag: str, budget: str) -> None:
@@ -288,16 +294,38 @@ class Ledger(Runs):
             raise ConfigError(f"The ledger has no job {tag!r}. See qsgd jobs list.")
         return found
 
-    def jobs(self, *, run: str | None = None, states: Iterable[str] | None = None) -> list[Job]:
+    def jobs(
+        self,
+        *,
+        run: str | None = None,
+        step: int | None = None,
+        states: Iterable[str] | None = None,
+    ) -> list[Job]:
         """Jobs in the order they were asked for."""
         order = (jobs_table.c.created_at, jobs_table.c.step, jobs_table.c.part, jobs_table.c.tag)
         query = sa.select(jobs_table).order_by(*order)
         if run is not None:
             query = query.where(jobs_table.c.run == run)
+        if step is not None:
+            query = query.where(jobs_table.c.step == step)
         if states is not None:
             query = query.where(jobs_table.c.state.in_(tuple(states)))
         with self._database.read() as db:
             return [to_job(row) for row in db.execute(query).mappings()]
+
+    def paid_before(self) -> bool:
+        """Whether any job on this ledger has ever come to be at a vendor."""
+        query = sa.select(sa.exists().where(jobs_table.c.handle.is_not(None)))
+        with self._database.read() as db:
+            return bool(db.execute(query).scalar())
+
+    def frozen(self, run: str) -> list[Cap]:
+        """The caps above which a vendor has billed, of the budgets that pay for a run's jobs."""
+        mine = sa.select(jobs_table.c.budget).where(jobs_table.c.run == run).distinct()
+        with self._database.read() as db:
+            names = list(db.execute(mine).scalars())
+            found = [cap for name in names for cap in accounts.read_caps(db, name)]
+        return [cap for cap in found if cap.overrun]
 
     def workload(self, tag: str) -> Workload:
         """What the job measures, to the bit."""
@@ -310,6 +338,25 @@ class Ledger(Runs):
             ConfigError: nothing is stored under this tag.
         """
         return unpack_result(self._payload(tag, "result"))
+
+    def asked(self, tag: str) -> bytes | None:
+        """What :meth:`add_intent` was given to keep; None if there is nothing."""
+        where = (payloads.c.tag == tag, payloads.c.kind == "asked")
+        with self._database.read() as db:
+            data = db.execute(sa.select(payloads.c.data).where(*where)).scalar()
+        return None if data is None else bytes(data)
+
+    def queue_times(self, backend: str, *, most: int = 200) -> list[float]:
+        """Seconds from submission to result of the newest settled jobs on a backend."""
+        took = jobs_table.c.settled_at - jobs_table.c.submitted_at
+        query = (
+            sa.select(took)
+            .where(jobs_table.c.backend == backend, jobs_table.c.state == "settled")
+            .order_by(jobs_table.c.settled_at.desc())
+            .limit(most)
+        )
+        with self._database.read() as db:
+            return [float(seconds) for (seconds,) in db.execute(query) if seconds is not None]
 
     def _payload(self, tag: str, kind: str) -> bytes:
         where = (payloads.c.tag == tag, payloads.c.kind == kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qsgd_core.errors import ConfigError
@@ -59,14 +60,28 @@ class Amount:
         )
 
 
-def parse_budget(text: str) -> tuple[str, int]:
-    """``600s``, ``10min``, ``$25`` or ``1e6shots`` as (unit, integer cap).
+def parse_budget(text: str) -> dict[str, int]:
+    """``600s``, ``10min``, ``$25`` or ``1e6shots`` as {unit: integer cap}; ``$25,600s`` caps both.
 
     Raises:
-        ConfigError: another form, or not a positive finite amount.
+        ConfigError: another form, not a positive finite amount, or two amounts in one unit.
     """
+    limits: dict[str, int] = {}
+    for part in text.split(","):
+        unit, cap = _parse_amount(part, text)
+        if unit in limits:
+            raise ConfigError(
+                f"Budget {text!r} has two amounts in one unit, {say(unit, limits[unit])} and "
+                f"{say(unit, cap)}. Give one for each unit, such as $25,600s."
+            )
+        limits[unit] = cap
+    return limits
+
+
+def _parse_amount(part: str, text: str) -> tuple[str, int]:
+    """One amount of the budget ``text``."""
     for pattern, unit, scale in _FORMS:
-        if match := pattern.match(text.strip()):
+        if match := pattern.match(part.strip()):
             try:
                 number = float(match["n"])
             except ValueError:
@@ -80,8 +95,13 @@ def parse_budget(text: str) -> tuple[str, int]:
             return unit, cap
     raise ConfigError(
         f"Budget {text!r} is not understood. Give QPU seconds (600s), dollars ($25) or shots "
-        "(1e6shots)."
+        "(1e6shots); several are capped together as in $25,600s."
     )
+
+
+def say_all(limits: Mapping[str, int]) -> str:
+    """Amounts in several units: ``$25 and 600 s of QPU time``."""
+    return " and ".join(say(unit, amount) for unit, amount in limits.items())
 
 
 def say(unit: str, amount: int) -> str:

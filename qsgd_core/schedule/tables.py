@@ -18,14 +18,14 @@ meta = sa.Table(
 budgets = sa.Table(
     "budgets",
     metadata,
-    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("name", sa.String(320), primary_key=True),
     sa.Column("created_at", sa.Float, nullable=False),
 )
 
 caps = sa.Table(
     "caps",
     metadata,
-    sa.Column("budget", sa.String(128), sa.ForeignKey("budgets.name"), primary_key=True),
+    sa.Column("budget", sa.String(320), sa.ForeignKey("budgets.name"), primary_key=True),
     sa.Column("unit", sa.String(16), primary_key=True),
     sa.Column("cap", sa.BigInteger, nullable=False),
     sa.Column("reserved", sa.BigInteger, nullable=False, default=0),
@@ -38,7 +38,7 @@ caps = sa.Table(
 runs = sa.Table(
     "runs",
     metadata,
-    sa.Column("run", sa.String(128), primary_key=True),
+    sa.Column("run", sa.String(300), primary_key=True),
     sa.Column("backend", sa.String(256), nullable=False),
     sa.Column("options", sa.Text, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
@@ -52,8 +52,8 @@ jobs = sa.Table(
     "jobs",
     metadata,
     sa.Column("tag", sa.String(60), primary_key=True),
-    sa.Column("run", sa.String(128), nullable=False, index=True),
-    sa.Column("budget", sa.String(128), nullable=False),
+    sa.Column("run", sa.String(300), nullable=False, index=True),
+    sa.Column("budget", sa.String(320), nullable=False),
     sa.Column("backend", sa.String(256), nullable=False),
     sa.Column("options", sa.Text, nullable=False),
     sa.Column("step", sa.Integer, nullable=False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -29,6 +29,8 @@ class TrainConfig:
         epochs: walks through the training data.
         max_steps: stop after so many optimizer steps, even in the middle of an epoch.
         run: the run's id on the ledger; set when the run folder is made.
+        replay: path of the record of the run that this one repeats; see
+            :func:`qsgd_core.training.replay`.
     """
 
     optimizer: str = "adamw"
@@ -49,8 +51,12 @@ class TrainConfig:
     inject: str = "update"
     normalize: str | None = None
     every: int | None = None
+    policy: str | None = None
+    wait: str | None = None
     budget: str | None = None
     run: str | None = None
+    schedule: Mapping[str, Any] | None = None
+    replay: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; :meth:`from_dict` reads them back."""
@@ -91,6 +97,8 @@ def resolve(config: TrainConfig, defaults: TaskDefaults, settings: Settings) -> 
         backend=config.backend or settings.backend,
         backend_options=dict(options) if options else None,
         shots=settings.shots if config.shots is None else config.shots,
+        policy=config.policy or settings.policy,
+        wait=config.wait or settings.wait,
     )
     _at_least_one("epochs", full.epochs)
     if full.max_steps is not None:
@@ -100,6 +108,26 @@ def resolve(config: TrainConfig, defaults: TaskDefaults, settings: Settings) -> 
     if not 0 <= full.seed <= MAX_SEED:
         raise ConfigError(f"seed must be between 0 and 2**63 - 1, not {full.seed}.")
     return full
+
+
+def total_steps(config: TrainConfig, loader: Iterable[Any]) -> int | None:
+    """Optimizer steps of the whole run; None if the loader does not tell, or has no batch."""
+    try:
+        length = len(loader)  # type: ignore[arg-type]
+    except TypeError:  # an iterable data set has no length
+        return config.max_steps
+    steps = length * (config.epochs or 0)
+    return (steps if config.max_steps is None else min(steps, config.max_steps)) or None
+
+
+def changes(recorded: TrainConfig, asked: Mapping[str, Any]) -> list[str]:
+    """What of ``asked`` would make another run: ``lr=0.1 (the run has 0.001)``."""
+    have = recorded.to_dict()
+    return [
+        f"{name}={value!r} (the run has {have[name]!r})"
+        for name, value in asked.items()
+        if name not in MAY_CHANGE and value != have[name]
+    ]
 
 
 def check_same_run(recorded: TrainConfig, asked: Mapping[str, Any], where: str) -> None:
@@ -113,13 +141,7 @@ def check_same_run(recorded: TrainConfig, asked: Mapping[str, Any], where: str) 
     Raises:
         ConfigError: naming each difference.
     """
-    have = recorded.to_dict()
-    different = [
-        f"{name}={value!r} (the run has {have[name]!r})"
-        for name, value in asked.items()
-        if name not in MAY_CHANGE and value != have[name]
-    ]
-    if different:
+    if different := changes(recorded, asked):
         raise ConfigError(
             f"The run in {where} cannot be resumed with {', '.join(different)}: it would be "
             "another run. Leave that out to go on as it was started, or start a new run without "

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from qsgd_core.events import Warned
+from qsgd_core.optim.machine import describe_machine, differences
 from qsgd_core.training.loading import repeats_workers
 from qsgd_core.training.loop import Parts
 
@@ -20,24 +18,15 @@ def describe(parts: Parts) -> dict[str, Any]:
     """Versions, threads, processor and device, as recorded in config.json."""
     parameter = next(parts.built.model.parameters(), None)
     return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+        **describe_machine(),
         "backend served by": parts.term.qsgd_describe().distribution,
-        "threads": torch.get_num_threads(),
-        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "device": "cpu" if parameter is None else parameter.device.type,
     }
 
 
 def warn_of_differences(recorded: Mapping[str, Any], parts: Parts) -> None:
     """Say once what may keep a resumed run from the bits of one that never stopped."""
-    now = describe(parts)
-    different = [
-        f"{name} {recorded.get(name)} then, {value} now"
-        for name, value in now.items()
-        if recorded.get(name) != value
-    ]
-    if different:
+    if different := differences(recorded, describe(parts)):
         _warn(
             parts,
             f"The run goes on elsewhere, so its last bits may differ: {'; '.join(different)}.",

@@ -6,6 +6,7 @@ metrics.jsonl      one line per finished epoch; holds no clock, so equal runs gi
 checkpoint.pt      everything needed to go on
 summary.json       how the last session ended
 plot.png           loss, accuracy and effect size, when matplotlib is there
+record.sqlite      what the run was told, used and spent: read by qsgd report and --replay
 =================  =========================================================================
 """
 
@@ -37,6 +38,7 @@ class RunFolder:
         self.checkpoint = path / "checkpoint.pt"
         self.summary = path / "summary.json"
         self.plot = path / "plot.png"
+        self.record = path / "record.sqlite"
         self._lock = FileLock(path / ".lock", timeout=0)
 
     def lock(self) -> None:

@@ -44,7 +44,7 @@ class Parts:
     term: Term
     meter: EpochMeter
     tell: Observer
-    close: Callable[[], None]
+    close: Callable[..., None]
 
 
 class Session:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -19,10 +19,13 @@ from qsgd_core.optim.qsgd import QSGD
 from qsgd_core.task import TaskDefaults
 from qsgd_core.training.config import TrainConfig
 
+if TYPE_CHECKING:
+    from qsgd_core.schedule.forecast import Forecast
+
 TERM_FIELDS = (
     "quantum_weight", "n_qubits", "depth", "perturbation", "perturbation_options", "backend",
-    "backend_options", "shots", "scope", "inject", "normalize", "every", "budget",
-    "run", "seed",
+    "backend_options", "shots", "scope", "inject", "normalize", "every", "policy", "wait",
+    "budget", "run", "schedule", "replay", "seed",
 )  # fmt: skip
 """Fields of :class:`TrainConfig` that are the term's, under the same names."""
 
@@ -32,6 +35,16 @@ class Term(Protocol):
 
     def qsgd_stats(self) -> Stats: ...
     def qsgd_describe(self) -> Description: ...
+    def qsgd_estimate(
+        self,
+        total_steps: int | None = None,
+        *,
+        budget: str | None = None,
+        backend: str | None = None,
+        backend_options: Mapping[str, Any] | None = None,
+        shots: int | None = None,
+        every: int | None = None,
+    ) -> Forecast: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,7 @@ class Made:
 
     optimizer: torch.optim.Optimizer
     term: Term
-    close: Callable[[], None]
+    close: Callable[..., None]
 
 
 def make_optimizer(
@@ -54,6 +67,9 @@ def make_optimizer(
     config: TrainConfig,
     defaults: TaskDefaults,
     observers: Sequence[Observer],
+    *,
+    total_steps: int | None = None,
+    record: str | None = None,
 ) -> Made:
     """The optimizer and the term on it.
 
@@ -62,12 +78,15 @@ def make_optimizer(
         config: a full configuration.
         defaults: the task's; betas and eps go to optimizers that take them.
         observers: told of every step.
+        total_steps: of the whole run, if that is known.
+        record: where the run's record goes.
 
     Raises:
         ConfigError: an argument, a name or an optimizer that cannot be used.
     """
     term: dict[str, Any] = {name: getattr(config, name) for name in TERM_FIELDS}
     term |= {"named_parameters": model.named_parameters(), "observers": observers}
+    term |= {"total_steps": total_steps, "record": record}
     base: dict[str, Any] = {
         "lr": config.lr,
         "weight_decay": config.weight_decay,

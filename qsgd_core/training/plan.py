@@ -8,8 +8,7 @@ from typing import Any
 
 from qsgd_core.settings import load_settings
 from qsgd_core.task import Task
-from qsgd_core.training.config import TrainConfig, resolve
-from qsgd_core.training.loop import Parts
+from qsgd_core.training.config import TrainConfig, resolve, total_steps
 from qsgd_core.training.setup import assemble
 
 
@@ -56,7 +55,7 @@ def plan(task: Task, config: TrainConfig) -> Plan:
     full = resolve(config, task.defaults, load_settings())
     parts = assemble(task, full)
     term = parts.term.qsgd_describe()
-    steps = total_steps(parts)
+    steps = total_steps(full, parts.built.train_loader)
     idle = full.quantum_weight == 0
     refreshes = None if steps is None else 0 if idle else math.ceil(steps / (full.every or 1))
     circuit = term.first_circuit
@@ -72,14 +71,3 @@ def plan(task: Task, config: TrainConfig) -> Plan:
         refreshes=refreshes,
         first_circuit=None if circuit is None else circuit.to_qasm3(),
     )
-
-
-def total_steps(parts: Parts) -> int | None:
-    """Optimizer steps of the whole run; None if the loader does not tell its length."""
-    limit = parts.config.max_steps
-    try:
-        length = len(parts.built.train_loader)  # type: ignore[arg-type]
-    except TypeError:  # an iterable data set has no length
-        return limit
-    steps = length * (parts.config.epochs or 0)
-    return steps if limit is None else min(steps, limit)

@@ -18,7 +18,13 @@ from qsgd_core.settings import Settings, load_settings
 from qsgd_core.task import Task
 from qsgd_core.training import checkpoint as checkpoints
 from qsgd_core.training import environment
-from qsgd_core.training.config import MAY_CHANGE, TrainConfig, check_same_run, resolve
+from qsgd_core.training.config import (
+    MAY_CHANGE,
+    TrainConfig,
+    check_same_run,
+    resolve,
+    total_steps,
+)
 from qsgd_core.training.folder import (
     Record,
     RunFolder,
@@ -30,7 +36,6 @@ from qsgd_core.training.folder import (
 )
 from qsgd_core.training.interrupt import Interrupt
 from qsgd_core.training.loop import Parts, Session
-from qsgd_core.training.plan import total_steps
 from qsgd_core.training.plot import draw
 from qsgd_core.training.setup import assemble
 from qsgd_core.training.summary import Summary, summarise
@@ -69,7 +74,8 @@ def train(
     _check_every(checkpoint_every)
     path = run_dir or fresh_path(settings.runs, task.name, full.seed, datetime.now())
     full = replace(full, run=f"{path.name}-{uuid4().hex[:6]}")
-    parts = assemble(task, full, default_registry(settings).make_observers(observers, path))
+    told = default_registry(settings).make_observers(observers, path)
+    parts = assemble(task, full, told, record=RunFolder(path).record)
     folder = new_folder(path)
     with _held(folder):
         write_record(folder, Record(task.name, source, full, environment.describe(parts)))
@@ -111,9 +117,9 @@ def resume(
     record = read_record(folder)
     asked = dict(asked or {})
     check_same_run(record.config, asked, str(folder.path))
-    _check_environment(settings, record, asked, folder)
+    check_environment(settings, record, asked, folder)
     if task is None:
-        task, _ = load_task(_source(record, folder), settings)
+        task, _ = load_task(source_of(record, folder), settings)
     if task.name != record.task:
         raise ConfigError(
             f"The run in {folder.path} trains task {record.task!r}, not {task.name!r}. Name that "
@@ -125,9 +131,8 @@ def resume(
         changes = {name: asked[name] for name in MAY_CHANGE if name in asked}
         full = resolve(replace(record.config, **changes), task.defaults, settings)
         _check_not_behind(full, saved, folder)
-        parts = assemble(
-            task, full, default_registry(settings).make_observers(observers, folder.path)
-        )
+        told = default_registry(settings).make_observers(observers, folder.path)
+        parts = assemble(task, full, told, record=folder.record)
         session = _session(parts, folder, checkpoint_every)
         session.restore(saved)
         environment.warn_of_differences(record.environment, parts)
@@ -144,9 +149,10 @@ def _finish(session: Session, parts: Parts, folder: RunFolder) -> Summary:
         session.position.step,
         config=parts.config.to_dict(),
         run_dir=str(folder.path),
-        total_steps=total_steps(parts),
+        total_steps=total_steps(parts.config, parts.built.train_loader),
     )
     parts.tell(started)
+    status = "failed"
     try:
         with Interrupt() as interrupt:
             status = session.run(interrupt)
@@ -154,7 +160,7 @@ def _finish(session: Session, parts: Parts, folder: RunFolder) -> Summary:
         parts.tell(RunEnded(session.position.step, status="failed"))
         raise
     finally:
-        parts.close()
+        parts.close(finished=status == "finished")
     summary = summarise(parts, session, folder.path, status, trained=trained)
     files.write_json(folder.summary, {"status": status, **summary.to_dict()})
     plot = draw(folder.plot, session.rows, summary)
@@ -180,17 +186,18 @@ def _session(parts: Parts, folder: RunFolder, checkpoint_every: int | None) -> S
     return Session(parts, save, checkpoint_every=checkpoint_every)
 
 
-def _source(record: Record, folder: RunFolder) -> str:
+def source_of(record: Record, folder: RunFolder) -> str:
+    """How to find the run's task, or the reason why that cannot be known."""
     if record.source is None:
         raise ConfigError(
             f"The run in {folder.path} was started from python, so its task {record.task!r} cannot "
-            "be found from here. Pass the task to resume(), or name it on the command line: "
-            f"qsgd train script.py:make_task --resume {folder.path}"
+            "be found from here. Pass the task to resume() or replay(), or name it on the command "
+            f"line: qsgd train script.py:make_task --resume {folder.path}"
         )
     return record.source
 
 
-def _check_environment(
+def check_environment(
     settings: Settings, record: Record, asked: Mapping[str, Any], folder: RunFolder
 ) -> None:
     """Raise if the environment names another source of s than the run has.

@@ -32,6 +32,7 @@ class Summary:
         metrics: the last line of metrics.jsonl.
         plot: the picture, when one was drawn.
         spending: on a paid backend jobs, shots, cost_usd and qpu_s, which join the contract.
+        replayed: of a replay, whether it was the recorded run to the bit; joins the contract too.
     """
 
     task: str
@@ -58,15 +59,18 @@ class Summary:
     metrics: Mapping[str, Any] = field(default_factory=dict, metadata=BESIDE)
     plot: Path | None = field(default=None, metadata=BESIDE)
     spending: dict[str, Any] | None = field(default=None, metadata=BESIDE)
+    replayed: dict[str, Any] | None = field(default=None, metadata=BESIDE)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of the contract."""
         data = asdict(self)
-        return {
+        contract = {
             name: data[name]
             for name, of in self.__dataclass_fields__.items()
             if of.metadata.get("contract", True)
-        } | (self.spending or {})
+        }
+        replayed = {} if self.replayed is None else {"replayed": self.replayed}
+        return contract | (self.spending or {}) | replayed
 
 
 def summarise(
@@ -100,6 +104,7 @@ def summarise(
         optimizer=config.optimizer,
         metrics=last,
         spending=stats.spending,
+        replayed=stats.replayed,
     )
 
 

@@ -1,4 +1,4 @@
-"""A trainer without a model: measures one workload a step and prints its bits' digest.
+"""A trainer without a model: a refresh a step, waited for; prints the digest of its bits.
 
 python measuring.py LEDGER BACKEND BACKEND_OPTIONS STEPS
 """
@@ -9,17 +9,23 @@ import sys
 
 import numpy as np
 
+from qsgd_core.builtin.policies import Sync
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
+from qsgd_core.schedule.config import ScheduleConfig
 from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.schedule.measure import Measurements
+from qsgd_core.schedule.process import CourierProcess
+from qsgd_core.schedule.scheduler import Scheduler
 
 url, backend, options, steps = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4])
-measurements = Measurements(Ledger(url), run="r", backend=backend, options=options, budget="b")
+Ledger(url).open_run("r", backend=backend, options=options)
+config = ScheduleConfig(run="r", budget="b", options=options)
+line = CourierProcess(url, "r")
+scheduler = Scheduler(line, Sync(), config, tell=lambda event: None)
 for step in range(steps):
     angles = np.random.default_rng(step).normal(size=(3, 2))
     work = Workload((CircuitBatch(ansatz(2, 1), angles),))
-    result = measurements.measure(work, shots=8, seed=step, step=step)
-    values = b"".join(part.values.tobytes() for part in result.parts)
-    print(step, hashlib.sha256(values).hexdigest(), flush=True)
-measurements.close()
+    z, source = scheduler.expectations(work, step=step, shots=8, every=1)
+    digest = hashlib.sha256(b"".join(part.tobytes() for part in z)).hexdigest()
+    print(step, source, digest, flush=True)
+scheduler.close(finished=False)
 print("done", flush=True)

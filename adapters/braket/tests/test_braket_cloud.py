@@ -221,11 +221,11 @@ def test_a_task_exactly_at_its_limit_is_sent(double: AwsDouble):
 
 
 def test_an_unknown_price_is_not_sent_under_a_money_limit(double: AwsDouble):
-    found = aws_devices.catalogue()[aws_devices.GARNET]["deviceCapabilities"]
+    found = aws_devices.catalogue()[aws_devices.NOVEL]["deviceCapabilities"]
     del found["service"]["deviceCost"]
-    double.device(aws_devices.GARNET, deviceCapabilities=found)
+    double.device(aws_devices.NOVEL, deviceCapabilities=found)
     with pytest.raises(BackendError, match=r"\$None"):
-        backend().submit(work(), shots=20, tag="t", limit=Limit(usd=100.0))
+        backend(aws_devices.NOVEL).submit(work(), shots=20, tag="t", limit=Limit(usd=100.0))
     assert double.ledger()["asked"] == 0
 
 

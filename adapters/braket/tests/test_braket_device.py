@@ -112,8 +112,39 @@ def test_the_user_s_own_prices_win():
     assert quote(device(aws_devices.GARNET), own, total_shots=2, width=4).worst.usd == 2.0
 
 
+def test_without_a_price_of_the_devices_own_the_price_table_says_when_it_is_from():
+    found = quote(
+        device(aws_devices.GARNET, deviceCost=None), DeviceOptions(), total_shots=100, width=4
+    )
+    assert found.worst.usd == pytest.approx(0.30 + 100 * 0.00145)
+    assert "$0.30 and $0.00145 a shot from: AWS price list" in found.source
+    assert "not authoritative" not in found.source
+    assert found.effective_date == "2026-06"
+
+
+def test_the_users_own_price_table_replaces_the_row_but_not_what_the_device_says(
+    monkeypatch, tmp_path
+):
+    own = tmp_path / "prices.toml"
+    own.write_text(
+        "[[price]]\n"
+        'devices = ["braket:garnet"]\n'
+        "per_job_usd = 1.0\n"
+        "per_shot_usd = 0.5\n"
+        'source = "my contract"\n'
+        "effective_date = 2026-11-01\n"
+    )
+    monkeypatch.setenv("QSGD_PRICES", str(own))
+    found = quote(device(aws_devices.GARNET), DeviceOptions(), total_shots=2, width=4)
+    assert found.worst.usd == pytest.approx(1.0 + 2 * 0.00145)
+    assert "my contract" in found.source
+    bare = device(aws_devices.GARNET, deviceCost=None)
+    found = quote(bare, DeviceOptions(), total_shots=2, width=4)
+    assert (found.worst.usd, found.effective_date) == (2.0, "2026-11-01")
+
+
 def test_an_unknown_price_is_none_and_never_zero():
-    unknown = device(aws_devices.GARNET, deviceCost=None)
+    unknown = device(aws_devices.NOVEL, deviceCost=None)
     found = quote(unknown, DeviceOptions(), total_shots=100, width=4)
     assert found.worst.usd is None
     assert found.expected.usd is None

@@ -20,6 +20,7 @@ from qsgd_core.training import checkpoint
 
 QSGD = [sys.executable, "-m", "qsgd_core", "train"]
 DIGITS = ["digits", "--epochs", "1", "--every", "15", "--json"]
+DIGITS += ["--policy", "sync"]  # training waits for each refresh and holds it
 SMALL = Path(__file__).parents[3] / "tests" / "scripts" / "noisy_task.py"
 TINY = [f"{SMALL}:make_task", "--every", "2", "--shots", "32", "--json"]
 SECONDS = 120.0
@@ -85,7 +86,17 @@ def served(double: AwsDouble, task: dict[str, Any]) -> np.ndarray:
 def test_what_the_double_serves_at_steps_0_15_and_30_is_the_s_that_training_applies(user):
     double = user.double
     double.settings(queued_polls=10**9)
-    run = ["--shots", "256", "--budget", "$25", "--run-dir", "run", "--checkpoint-every", "15"]
+    run = [
+        "--shots",
+        "256",
+        "--budget",
+        "$25",
+        "--yes",
+        "--run-dir",
+        "run",
+        "--checkpoint-every",
+        "15",
+    ]
     process = user.start(aws_devices.CEPHEUS, *DIGITS, *run)
     applied = []
     for tasks in (1, 2, 3):

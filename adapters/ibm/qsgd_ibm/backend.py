@@ -7,6 +7,7 @@ result back in the circuits' metadata, so that a job found by its tag alone is a
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
@@ -34,7 +35,7 @@ from qsgd_ibm.limits import max_execution_time, require_usage
 from qsgd_ibm.mitigation import sampler_options
 from qsgd_ibm.options import IBMOptions
 from qsgd_ibm.pace import Pace
-from qsgd_ibm.pricing import DEFAULT_REP_DELAY_S, expected_s, quote
+from qsgd_ibm.pricing import DEFAULT_REP_DELAY_S, Rate, expected_s, quote, rate
 from qsgd_ibm.results import read_result, sent_with
 from qsgd_ibm.snapshot import snapshot, stamp_of
 from qsgd_ibm.states import epoch_s, read_billed, read_state
@@ -49,6 +50,8 @@ logger = logging.getLogger(__name__)
 TAG = "qsgd"
 """Second tag of every job."""
 MAX_TAG = 60
+MAX_QUBITS = 100
+"""The transpiler finds a line of so many qubits on every device in service."""
 LEAST_BUSY = "ibm:least_busy"
 DAMAGE_S = 600.0
 """For this long a result that cannot be used is read again: it may be a gateway's page."""
@@ -80,7 +83,7 @@ class IBMBackend(Backend):
         self.capabilities = Capabilities(
             paid=True,
             noisy=True,
-            max_qubits=100,
+            max_qubits=min(MAX_QUBITS, len(self._options.initial_layout or range(MAX_QUBITS))),
             max_executions=10_000_000,
             default_shots=1024,
             find_horizon_s=self._options.find_horizon_s,
@@ -108,19 +111,24 @@ class IBMBackend(Backend):
             raise listing.offline(name, found, account=connection.account())
         return name
 
+    def account(self) -> str:
+        """See :meth:`Backend.account`: the instance that pays, as a digest of its CRN."""
+        crn = str(self._connect().service.active_instance())
+        return f"ibm-{hashlib.sha256(crn.encode()).hexdigest()[:12]}"
+
     def quote(self, work: Workload, *, shots: int) -> Quote:
         """QPU seconds by IBM's time model; dollars where the plan's price is known."""
         device = self._current()
         return quote(
             self._expected_s(work, shots, device),
             shots=work.n_rows * shots,
-            usd_per_s=self._usd_per_s(),
+            rate=self._rate(),
         )
 
     def calibration(self, work: Workload) -> NoiseSnapshot:
         """IBM's figures for the qubits that ``work``'s widest circuit runs on."""
         device = self._current()
-        return snapshot(device, self._widest(work, device).layout)
+        return snapshot(device, self._widest(work, device))
 
     def submit(
         self,
@@ -288,11 +296,16 @@ class IBMBackend(Backend):
             circuit_s=circuit_s / executions,
         )
 
-    def _usd_per_s(self) -> float | None:
-        if self._options.usd_per_s is not None:
-            return self._options.usd_per_s
+    def _rate(self) -> Rate:
+        given = self._options.usd_per_s
+        if given is not None:
+            return rate(self.name, given=given, plan=None, free=False)
         connection = self._connect()
-        return 0.0 if connection.is_free(connection.service.active_instance()) else None
+        plan, free = connection.plan(connection.service.active_instance())
+        return rate(self._device_name or self.name, given=None, plan=plan, free=free)
+
+    def _usd_per_s(self) -> float | None:
+        return self._rate().usd_per_s
 
     def _require_ready(self, connection: Connection, device: Any, expected: float) -> None:
         """Refuse what IBM would leave unrun: no time left on the plan, or the device offline.

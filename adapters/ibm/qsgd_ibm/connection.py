@@ -84,12 +84,12 @@ class Connection:
         ]
         return "; ".join(shown) or "instance unknown"
 
-    def is_free(self, instance: str) -> bool:
-        """Whether the instance's plan is known to cost no money."""
-        return any(
-            found.get("crn") == instance and found.get("pricing_type") == "free"
-            for found in self._instances()
-        )
+    def plan(self, instance: str) -> tuple[str | None, bool]:
+        """The instance's plan in IBM's words, and whether it is known to cost no money."""
+        for found in self._instances():
+            if found.get("crn") == instance:
+                return found.get("plan"), found.get("pricing_type") == "free"
+        return None, False
 
     def job(self, job_id: str) -> dict[str, Any]:
         """The record of a job.

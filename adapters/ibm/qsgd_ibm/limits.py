@@ -41,7 +41,7 @@ def max_execution_time(
         raise BackendError(
             f"The job has {executions} executions and its limit is {limit.shots}. Nothing was sent."
         )
-    seconds = math.floor(min(bounds))
+    seconds = math.floor(round(min(bounds), 6))  # $9.60 at $1.60 a second are six seconds
     if seconds < max(1.0, expected):
         raise BackendError(
             f"The job is expected to take {expected:.1f} s of QPU time and its limit is "

@@ -47,7 +47,7 @@ class IBMOptions(TranspileOptions):
         None, description="CRN or name of the instance; None leaves it to the saved account."
     )
     usd_per_s: float | None = Field(
-        None, gt=0, description="Price of a QPU second on your plan; None means unknown."
+        None, gt=0, description="Price of a QPU second; None is your plan's, where it is known."
     )
     find_horizon_s: float = Field(
         300.0, ge=0, description="For this long a job that is not listed may exist all the same."

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qsgd_core.jobs import NoiseSnapshot
+
+if TYPE_CHECKING:
+    from qsgd_ibm.translate import Isa
 
 
 def stamp_of(device: Any) -> str:
@@ -16,20 +19,20 @@ def stamp_of(device: Any) -> str:
     return str(properties.last_update_date.astimezone(UTC).isoformat())
 
 
-def snapshot(device: Any, layout: tuple[int, ...]) -> NoiseSnapshot:
-    """The figures of the physical qubits in ``layout``.
+def snapshot(device: Any, isa: Isa) -> NoiseSnapshot:
+    """The figures of the physical qubits that ``isa`` runs on, in the order of the circuit's.
 
     Args:
         device: anything with IBM's ``properties()`` and ``target``.
-        layout: physical qubits, in the order of the circuit's.
+        isa: a circuit on this device. Readout is that of the qubits it is measured on.
 
     Returns:
         Gate errors are keyed by physical qubits, under the device's own gate names.
     """
     properties = device.properties()
-    inside = set(layout)
+    inside = set(isa.layout)
     readout = []
-    for qubit in layout:
+    for qubit in isa.measured:
         figures = properties.qubit_property(qubit)
         even = figures.get("readout_error", (0.0,))
         readout.append(
@@ -45,4 +48,4 @@ def snapshot(device: Any, layout: tuple[int, ...]) -> NoiseSnapshot:
         for qubits, figures in device.target[name].items():
             if qubits and figures and figures.error is not None and inside.issuperset(qubits):
                 errors.setdefault(name, {})[tuple(qubits)] = float(figures.error)
-    return NoiseSnapshot(stamp_of(device), layout, tuple(readout), errors)
+    return NoiseSnapshot(stamp_of(device), isa.layout, tuple(readout), errors)

@@ -30,13 +30,16 @@ class Isa:
         circuit: on the device's qubits.
         slots: the slot that each of ``circuit.parameters`` stands for, in that order. Slots whose
             gate the transpiler dropped (an Rz right before a measurement) are not there.
-        layout: physical qubit of each of the circuit's qubits.
+        layout: physical qubit that each of the circuit's qubits starts on.
+        measured: physical qubit that each is measured on; another one where the circuit needs a
+            connection that the device lacks, such as the ring's, and is routed by swaps.
         duration_s: one execution without repetition delay.
     """
 
     circuit: QuantumCircuit
     slots: tuple[int, ...]
     layout: tuple[int, ...]
+    measured: tuple[int, ...]
     duration_s: float
 
     def angles(self, batch: CircuitBatch) -> NDArray[np.float64]:
@@ -232,5 +235,6 @@ def _transpile(
         circuit=isa,
         slots=tuple(index[p] for p in isa.parameters),
         layout=tuple(isa.layout.initial_index_layout(filter_ancillas=True)),
+        measured=tuple(isa.layout.final_index_layout(filter_ancillas=True)),
         duration_s=float(isa.estimate_duration(device.target, "s")),
     )

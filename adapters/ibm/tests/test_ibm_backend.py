@@ -125,6 +125,14 @@ def test_the_limit_travels_to_ibm_as_max_execution_time(backend, double):
     assert times == [4, quote.worst.qpu_s]
 
 
+def test_a_plan_in_the_price_table_has_its_price_with_source_and_date(fresh_backend, double):
+    double.settings(plan="Pay-as-you-go", pricing="paygo")
+    quote = fresh_backend().quote(work(), shots=32)
+    assert quote.expected.usd == pytest.approx(1.60 * quote.expected.qpu_s)
+    assert "Pay-As-You-Go" in quote.source
+    assert quote.effective_date == "2026-05-25"
+
+
 def test_a_quote_follows_ibms_time_model_and_leaves_unknown_prices_unknown(
     backend, fresh_backend, double
 ):
@@ -135,7 +143,7 @@ def test_a_quote_follows_ibms_time_model_and_leaves_unknown_prices_unknown(
     assert quote.worst.qpu_s == math.ceil(1.5 * quote.expected.qpu_s + 2.0)
     assert quote.expected.shots == 16384
     assert quote.expected.usd == 0.0  # the double's plan is free
-    double.settings(plan="premium", pricing="subscription")
+    double.settings(plan="bespoke", pricing="subscription")
     assert fresh_backend().quote(asked, shots=256).worst.usd is None
     assert backend(usd_per_s=1.6).quote(asked, shots=256).worst.usd == pytest.approx(
         1.6 * quote.worst.qpu_s

@@ -226,7 +226,7 @@ def test_a_job_that_does_not_fit_its_limit_is_refused(backend, double):
 
 
 def test_a_limit_in_dollars_needs_a_price(fresh_backend, double):
-    double.settings(plan="premium", pricing="subscription")
+    double.settings(plan="bespoke", pricing="subscription")
     with pytest.raises(BackendError, match="option usd_per_s"):
         submit(fresh_backend(), limit=Limit(usd=2.0))
     assert double.ledger()["posts"] == 0

@@ -20,6 +20,7 @@ from qsgd_core.training import checkpoint
 
 QSGD = [sys.executable, "-m", "qsgd_core"]
 DIGITS = ["train", "digits", "--epochs", "1", "--every", "15", "--shots", "256", "--json"]
+DIGITS += ["--policy", "sync"]  # training waits for each refresh and holds it
 SMALL = Path(__file__).parents[3] / "tests" / "scripts" / "noisy_task.py"
 TINY = ["train", f"{SMALL}:make_task", "--every", "2", "--shots", "32", "--json"]
 SECONDS = 120.0
@@ -157,7 +158,7 @@ def test_the_least_busy_device_is_looked_up_once_and_kept_when_the_run_goes_on(u
 
     asked = {"QSGD_BACKEND": "ibm:least_busy"}
     queues(9, 1)
-    user.succeed(*TINY, "--run-dir", "run", "--max-steps", "1", **asked)
+    user.succeed(*TINY, "--policy", "sync", "--run-dir", "run", "--max-steps", "1", **asked)
     queues(1, 9)
     said = user.succeed("train", "--resume", "run", "--max-steps", "3", "--json", **asked)
     assert said["jobs"] == 2

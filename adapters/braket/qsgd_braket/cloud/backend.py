@@ -104,6 +104,10 @@ class BraketDevice(Backend):
         logger.info("%s is %s. %s", self.name, device.arn, self._window(device))
         return device.arn
 
+    def account(self) -> str:
+        """See :meth:`Backend.account`: the AWS account that pays."""
+        return f"aws-{self._aws.service(self._device().arn).account()}"
+
     def quote(self, work: Workload, *, shots: int) -> Quote:
         """The price of the one task that ``work`` makes; when it would run is in ``source``.
 

@@ -1,20 +1,18 @@
-"""What a task costs, as far as it is known. Ships one figure, and says where it is from."""
+"""What a task costs, as far as it is known: options, then AWS's figure, then the price table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qsgd_braket.cloud import names
 from qsgd_core.jobs import Cost, Quote
+from qsgd_core.prices import Price as Row
+from qsgd_core.prices import find_price
 
 if TYPE_CHECKING:
     from qsgd_braket.cloud.device import Device
     from qsgd_braket.options import DeviceOptions
-
-TASK_FEE_USD = 0.30
-TASK_FEE_SOURCE = "AWS's price list, where it is the same for every QPU"
-TASK_FEE_DATE = "2026-06"
-"""No API tells the fee of a task (``deviceCost`` of a QPU is its price of one shot)."""
 
 MINIMUM_S = 3.0
 """An on-demand simulator bills at least this long."""
@@ -34,23 +32,33 @@ class Price:
 
     @classmethod
     def of(cls, device: Device, options: DeviceOptions) -> Price:
-        """Options first, then what the device's properties say, then the listed task fee."""
+        """Options first, then what the device's properties say, then the price table.
+
+        No API tells the fee of a task: ``deviceCost`` of a QPU is its price of one shot.
+
+        Raises:
+            ConfigError: the user's own price table cannot be read.
+        """
         amount, unit = device.price or (None, "")
-        listed = {u: amount if unit.rstrip("s") == u else None for u in ("task", "shot", "minute")}
-        fee = TASK_FEE_USD if listed["task"] is None else listed["task"]
+        live = {u: amount if unit.rstrip("s") == u else None for u in ("task", "shot", "minute")}
         own = (options.price_per_task_usd, options.price_per_shot_usd, options.price_per_minute_usd)
         said = [] if all(p is None for p in own) else ["options"]
         if amount is not None:
             said.append("properties of the device, not authoritative")
-        if not device.simulator and own[0] is None and listed["task"] is None:
-            said.append(f"task fee of ${TASK_FEE_USD:.2f} from {TASK_FEE_SOURCE} ({TASK_FEE_DATE})")
-        return cls(
-            task=None if device.simulator else (fee if own[0] is None else own[0]),
-            shot=None if device.simulator else (listed["shot"] if own[1] is None else own[1]),
-            minute=listed["minute"] if own[2] is None else own[2],
-            source="; ".join(said) or "unknown: set price_per_shot_usd",
-            date=device.updated_at,
-        )
+        if device.simulator:
+            minute = _first(own[2], live["minute"])
+            source = "; ".join(said) or "unknown: set price_per_minute_usd"
+            return cls(None, None, minute, source, device.updated_at)
+        task, shot = _first(own[0], live["task"]), _first(own[1], live["shot"])
+        date = device.updated_at
+        if task is None or shot is None:
+            row = find_price(device.arn, names.PREFIX + names.short(device.arn))
+            if row is not None:
+                said.append(f"{_missing(task, shot, row)} from: {row.source}, {row.effective_date}")
+                task, shot = _first(task, row.per_job_usd), _first(shot, row.per_shot_usd)
+                date = date if amount is not None else row.effective_date
+        source = "; ".join(said) if shot is not None else "unknown: set price_per_shot_usd"
+        return cls(task, shot, None, source, date)
 
     def qpu(self, shots: int) -> float | None:
         """One task of ``shots`` shots on a QPU."""
@@ -91,3 +99,14 @@ def billed(
     if not device.simulator:
         return Cost(usd=price.qpu(shots), shots=shots)
     return Cost(usd=None if seconds is None else price.simulator(seconds), shots=shots)
+
+
+def _missing(task: float | None, shot: float | None, row: Row) -> str:
+    """What the row of the price table is needed for."""
+    fee = f"task fee of ${row.per_job_usd:.2f}" if task is None and row.per_job_usd else ""
+    each = f"${row.per_shot_usd:g} a shot" if shot is None and row.per_shot_usd else ""
+    return " and ".join(part for part in (fee, each) if part)
+
+
+def _first(*prices: float | None) -> float | None:
+    return next((price for price in prices if price is not None), None)

@@ -84,6 +84,7 @@ class Service:
         for client in (creating.braket_client, reading.braket_client):
             _check_endpoint(client.meta.endpoint_url)
         self.region: str = reading.region
+        self._account: str | None = None
 
     def device(self, arn: str) -> dict[str, Any] | None:
         """GetDevice; None when there is no such device here."""
@@ -100,6 +101,16 @@ class Service:
         with translated(f"Listing Braket devices in {self.region}"):
             pages = self._api.get_paginator("search_devices").paginate(filters=[])
             return [device for page in pages for device in page["devices"]]
+
+    def account(self) -> str:
+        """The AWS account's number; asked for once. It is free, and every key may ask."""
+        if self._account is None:
+            with translated("Asking AWS whose credentials these are"):
+                sts = self._session.boto_session.client(
+                    "sts", region_name=self.region, config=THRICE
+                )
+                self._account = str(sts.get_caller_identity()["Account"])
+        return self._account
 
     def bucket(self) -> str:
         """The default bucket for results, created if need be."""

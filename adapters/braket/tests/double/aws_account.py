@@ -64,6 +64,7 @@ class Account:
         self.searches = 0
         self.settings: dict[str, Any] = {
             "queued_polls": 0, "search_lag": 0, "search_lag_s": 0.0, "seed": 0, "page": 100,
+            "number": ACCOUNT, "outage": None, "revoked": False,
         }  # fmt: skip
 
     # --- faults -----------------------------------------------------------------------------------

@@ -100,8 +100,12 @@ class AwsDouble:
         """How the next task that is created ends."""
         self.order("outcome", status=status, **more)
 
-    def settings(self, **values: float) -> None:
-        """``queued_polls``, ``search_lag``, ``search_lag_s``, ``page``, ``seed``."""
+    def settings(self, **values: float | str | None) -> None:
+        """``queued_polls``, ``search_lag``, ``search_lag_s``, ``page``, ``seed``, ``number``.
+
+        ``outage``: every connection is cut (``reset``) or every answer is ``503``; ``revoked``:
+        the access key is refused. Both for the clients of AWS, until set to None and False.
+        """
         self.order("settings", **values)
 
     def release(self) -> None:

@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from aws_account import ACCOUNT, STATUS_CODES, Account, ServiceError
+from aws_account import STATUS_CODES, Account, ServiceError
 
 KEY_ID = "DOUBLE0KEY0ID"
 """The one access key that is accepted."""
@@ -114,6 +114,13 @@ class Handler(BaseHTTPRequestHandler):
         if signed is None:
             return _error("UnrecognizedClientException")
         key, region, service = signed.groups()
+        settings = self.server.account.settings
+        if settings["outage"] == "reset":
+            raise Reset
+        if settings["outage"] is not None:
+            return int(settings["outage"]), "text/html", HTML
+        if settings["revoked"]:
+            key = ""
         if service in ("s3", "sts") and key != KEY_ID:
             return _xml(403, "InvalidClientTokenId", "The security token is invalid.", service)
         if service == "s3":
@@ -202,10 +209,11 @@ class Handler(BaseHTTPRequestHandler):
         self.server.account.fault("GetCallerIdentity")
         if parse_qs(body.decode()).get("Action") != ["GetCallerIdentity"]:
             raise ValueError("The double's STS knows GetCallerIdentity only.")
+        number = self.server.account.settings["number"]
         text = (
             '<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
-            f"<GetCallerIdentityResult><Arn>arn:aws:iam::{ACCOUNT}:user/me</Arn><UserId>ME</UserId>"
-            f"<Account>{ACCOUNT}</Account></GetCallerIdentityResult>"
+            f"<GetCallerIdentityResult><Arn>arn:aws:iam::{number}:user/me</Arn><UserId>ME</UserId>"
+            f"<Account>{number}</Account></GetCallerIdentityResult>"
             "<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata>"
             "</GetCallerIdentityResponse>"
         )

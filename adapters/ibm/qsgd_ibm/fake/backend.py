@@ -43,14 +43,17 @@ class FakeDevice(Simulator):
     def __init__(self, name: str, options: FakeOptions | None = None) -> None:
         self.name = name
         self._device = _recording(name)
-        self._compiler = Compiler(options or FakeOptions())
+        options = options or FakeOptions()
+        self._compiler = Compiler(options)
         self._stamp = stamp_of(self._device)
         self._cuts: dict[Isa, Cut] = {}
         self.capabilities = Capabilities(
             sampled=True,
             seeded=True,
             noisy=True,
-            max_qubits=min(MAX_QUBITS, self._device.num_qubits),
+            max_qubits=min(
+                MAX_QUBITS, len(options.initial_layout or range(self._device.num_qubits))
+            ),
             # Aer hands every shot back as a string: this bounds a call's memory to about 300 MiB.
             max_executions=2**22,
             default_shots=1024,
@@ -71,7 +74,7 @@ class FakeDevice(Simulator):
     def calibration(self, work: Workload) -> NoiseSnapshot:
         """The recorded figures of the qubits that ``work``'s widest circuit runs on."""
         widest = max(map(self._isa, work.batches), key=lambda isa: len(isa.layout))
-        return snapshot(self._device, widest.layout)
+        return snapshot(self._device, widest)
 
     def _isa(self, batch: CircuitBatch) -> Isa:
         return self._compiler.compile(batch.circuit, self._device, stamp=self._stamp)

@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         service.count(what)
         if what == "submit":
             service.posts += 1
-        fault = service.faults.take(what)
+        fault = service.faults.take(what) or service.outage()
         if fault and not fault.after and fault.kind not in ("cut", "stall"):
             self._show(fault, "")
             return
@@ -145,6 +145,8 @@ class Handler(BaseHTTPRequestHandler):
         given = self.headers.get("Authorization", "")
         if given.lower().startswith("apikey"):
             self.server.service.key_leaks += 1
+        if self.server.service.settings.revoked:
+            raise Refused(401, 1200, "You are not authorised: the token was revoked")
         try:
             jwt.decode(given.removeprefix("Bearer "), _JWT_KEY, algorithms=["HS256"])
         except jwt.InvalidTokenError as error:
@@ -182,7 +184,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _token(self, body: bytes, query: Any) -> tuple[int, Any]:
         settings = self.server.service.settings
-        if parse_qs(body.decode()).get("apikey", [""])[0] not in settings.keys:
+        given = parse_qs(body.decode()).get("apikey", [""])[0]
+        if settings.revoked or given not in settings.keys:
             return 400, {
                 "errorCode": "BXNIM0415E",
                 "errorMessage": "Provided API key could not be found.",

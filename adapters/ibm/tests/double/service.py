@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from faults import Faults
+from faults import Fault, Faults
 from quantum import Program, now
 from wiring import TOKEN
 
@@ -20,7 +20,7 @@ FINAL = ("Completed", "Failed", "Cancelled", "Cancelled - Ran too long")
 class Settings:
     """What ``POST /__qsgd__/settings`` may change; applies to jobs accepted from then on.
 
-    ``list_lag_s`` is the list's: it applies at once.
+    ``list_lag_s`` is the list's and ``outage`` and ``revoked`` the service's: they apply at once.
     """
 
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -45,6 +45,12 @@ class Settings:
     usage_consumed_s: float = 0.0
     plan: str = "open"
     pricing: str = "free"
+    prompt: bool = False
+    """Who asks for a job that runs is answered when it has ended: no clock has a part in it."""
+    outage: str | None = None
+    """``reset``: every connection is cut; ``503``: every answer is one."""
+    revoked: bool = False
+    """The key and every token that it got are refused."""
 
 
 @dataclass
@@ -66,6 +72,7 @@ class Job:
     running: str | None = None
     result: str = ""
     served: list[Any] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def record(self) -> dict[str, Any]:
         """As ``GET /jobs/{id}`` shows it."""
@@ -125,6 +132,15 @@ class Service:
         with self._lock:
             self.settings = Settings(**(vars(self.settings) | changes))
 
+    def outage(self) -> Fault | None:
+        """The fault that every request meets, if any."""
+        how = self.settings.outage
+        if how is None:
+            return None
+        if how == "reset":
+            return Fault("any", "reset")
+        return Fault("any", "status", status=int(how))
+
     def count(self, what: str) -> None:
         with self._lock:
             self.seen[what] = self.seen.get(what, 0) + 1
@@ -162,6 +178,9 @@ class Service:
             job.polls += 1
             if not job.settings.hold and job.polls >= job.settings.queue_polls:
                 self._release(job)
+        if job.settings.prompt and job.released:
+            job.ended.wait(30)
+        with self._lock:
             return job.record()
 
     def release(self) -> None:
@@ -222,6 +241,7 @@ class Service:
             job = self._work.get()
             with self._lock:
                 if job.status != "Queued":
+                    job.ended.set()
                     continue
                 job.status, job.running = "Running", now()
             seed = int.from_bytes(
@@ -230,6 +250,7 @@ class Service:
             text, served = job.program.run(device=job.backend, seed=seed, noise=self._noise)
             with self._lock:
                 self._finish(job, text, served)
+            job.ended.set()
 
     def _finish(self, job: Job, text: str, served: list[Any]) -> None:
         settings = job.settings

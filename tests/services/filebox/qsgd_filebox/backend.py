@@ -116,7 +116,7 @@ class Filebox(Backend):
         for i, batch in enumerate(work.batches):
             rng = np.random.default_rng(derive_seed(job["seed"], i))
             first = 1 if job["corrupt"] else 0
-            rows = CircuitBatch(batch.circuit, batch.angles[first:])
+            rows = CircuitBatch(batch.circuit, batch.angles[first:] + self.options.turned)
             measure = toss if self.options.coins else sample
             parts.append(Bits(measure(rows, job["shots"], rng)))
         return Result(tuple(parts), executed_at=job["accepted_at"], billed=self._billed(job))

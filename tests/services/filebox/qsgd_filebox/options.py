@@ -37,6 +37,7 @@ class FileboxOptions(BaseModel):
         bad_key: ``resolve`` is refused.
         priced: whether the price is known beforehand.
         max_rows: rows of one job.
+        turned: radians by which the device turns every gate too far.
         coins: fair coins instead of circuits, so that nobody has to wait for torch.
     """
 
@@ -57,4 +58,5 @@ class FileboxOptions(BaseModel):
     bad_key: bool = False
     priced: bool = True
     max_rows: int | None = None
+    turned: float = 0.0
     coins: bool = False

@@ -21,7 +21,7 @@ class Vendor:
     def __init__(self, options: FileboxOptions, clock: Callable[[], float]) -> None:
         self.options = options
         self.clock = clock
-        for name in ("jobs", "cancelled", "calls"):
+        for name in ("jobs", "tags", "cancelled", "calls"):
             (options.folder / name).mkdir(parents=True, exist_ok=True)
 
     def call(self) -> int:
@@ -59,6 +59,9 @@ class Vendor:
             "qpu_us": factor * (o.job_qpu_us + o.shot_qpu_us * executions),
             "executions": factor * executions,
         }
+        index = o.folder / "tags" / tag
+        index.mkdir(exist_ok=True)
+        (index / job["id"]).touch()
         path = self._path("jobs", job["id"])
         path.with_suffix(".new").write_text(json.dumps(job))
         path.with_suffix(".new").rename(path)
@@ -81,7 +84,10 @@ class Vendor:
     def listed(self, tag: str) -> list[Job]:
         """What the list shows: the jobs that are old enough."""
         old = self.clock() - self.options.lag_s
-        return [job for job in self.jobs() if job["tag"] == tag and job["accepted_at"] <= old]
+        index = self.options.folder / "tags" / tag
+        names = sorted(path.name for path in index.iterdir()) if index.exists() else []
+        jobs = [self.job(name) for name in names if self._path("jobs", name).exists()]
+        return [job for job in jobs if job["accepted_at"] <= old]
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job unless it has ended."""

@@ -1,9 +1,19 @@
-"""The paper's transformer for text classification."""
+"""The paper's transformer for text classification, with classical or quantum attention."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, TypeAlias, get_args
+
 import torch
 from torch import nn
+
+from qsgd_core.errors import ConfigError
+from qsgd_lab.models.attention import QuantumAttention
+from qsgd_lab.models.feature import Feature
+
+Attention: TypeAlias = Literal["classical", "quantum"]
 
 
 class EncoderLayer(nn.Module):
@@ -42,6 +52,8 @@ class TextTransformer(nn.Module):
     """Token and position embeddings, encoder layers, mean over positions, one linear layer.
 
     The defaults are the paper's: d_model 64, 4 heads, feed-forward 128, 2 layers, dropout 0.1.
+    From one torch seed the classical and the quantum model have the same bits in all that they
+    share, and leave torch's generator in the same state.
 
     Args:
         n_tokens: size of the vocabulary.
@@ -52,6 +64,12 @@ class TextTransformer(nn.Module):
         d_ff: width of each feed-forward network.
         n_layers: encoder layers.
         dropout: probability, after the embedding and in each layer.
+        attention: ``classical`` softmax attention, or the paper's ``quantum`` one (Eq. 3–4, with
+            its 4 qubits and depth 2; each layer has a circuit of its own).
+        feature: what of the circuit's state the quantum attention adds to a score.
+
+    Raises:
+        ConfigError: an unknown ``attention`` or ``feature``.
     """
 
     def __init__(
@@ -65,14 +83,22 @@ class TextTransformer(nn.Module):
         d_ff: int = 128,
         n_layers: int = 2,
         dropout: float = 0.1,
+        attention: Attention = "classical",
+        feature: Feature = "amplitude",
     ) -> None:
         super().__init__()
+        if attention not in get_args(Attention):
+            raise ConfigError(f"attention must be 'classical' or 'quantum', not {attention!r}.")
+        attend: Callable[[int, int], nn.Module] = (
+            partial(nn.MultiheadAttention, dropout=dropout, batch_first=True)
+            if attention == "classical"
+            else partial(QuantumAttention, dropout=dropout, batch_first=True, feature=feature)
+        )
         self.token = nn.Embedding(n_tokens, d_model)
         self.position = nn.Embedding(length, d_model)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
-            EncoderLayer(d_model, d_ff, dropout, classical_attention(d_model, n_heads, dropout))
-            for _ in range(n_layers)
+            EncoderLayer(d_model, d_ff, dropout, attend(d_model, n_heads)) for _ in range(n_layers)
         )
         self.head = nn.Linear(d_model, n_classes)
 
@@ -84,8 +110,3 @@ class TextTransformer(nn.Module):
             x = layer(x)
         logits: torch.Tensor = self.head(x.mean(dim=1))
         return logits
-
-
-def classical_attention(d_model: int, n_heads: int, dropout: float) -> nn.Module:
-    """Softmax attention, dropout on the weights: torch's own module."""
-    return nn.MultiheadAttention(d_model, n_heads, dropout=dropout, batch_first=True)

@@ -1,0 +1,1 @@
+"""Parts of ``benchmarks/scheduler.py``: trace, device, simulated run, metric, table."""

@@ -1,0 +1,92 @@
+"""What a comparison on a paid backend may spend: equal shares for the runs that measure.
+
+A run spends what its budget holds, spread over its steps. With one budget for all, the first would
+leave nothing to the others, and later seeds would be measured less than earlier ones. So an amount
+is shared out before the first run: each has a budget of its own on the ledger, and together they
+hold what was asked for and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qsgd_core.cli import consent
+from qsgd_core.errors import ConfigError
+from qsgd_core.schedule.budgets import read_amounts
+from qsgd_core.schedule.ledger import Ledger
+from qsgd_core.schedule.money import parse_budget, say_all
+from qsgd_lab.compare.plan import Plan, RunKey
+
+
+def paid_runs(plan: Plan) -> list[RunKey]:
+    """The runs that measure."""
+    return [key for key in plan.every_run() if plan.arm(key.arm).paid]
+
+
+def reserve(plan: Plan, ledger: Ledger, *, yes: bool, line: Sequence[str]) -> None:
+    """Ask whoever has to be asked, then make the runs' budgets; nothing is changed the second time.
+
+    Args:
+        plan: of a comparison with paid runs.
+        ledger: where budgets are kept.
+        yes: ``--yes`` was given.
+        line: the command's arguments, for the line to paste.
+
+    Raises:
+        ConfigError: no budget, one that is none, or too small a one; or a large one in a script
+            without ``--yes``.
+        typer.Exit: the person at the terminal said no.
+    """
+    runs = paid_runs(plan)
+    backend = str(plan.arm(runs[0].arm).config["backend"])
+    if plan.budget is None:
+        raise ConfigError(
+            f"The comparison would pay for {len(runs)} runs on {backend!r}. Say what all of them "
+            "together may cost: --budget $25, or --budget 600s."
+        )
+    shares: dict[str, int] = {}
+    if ledger.caps(plan.budget):
+        _check_named(plan, runs)
+    else:
+        shares = _shares(plan.budget, ledger, len(runs))
+    agreed = consent.Plan(backend, plan.budget)
+    consent.require_consent(agreed, ledger, yes=yes, line=line, ask=consent.at_terminal())
+    for key in runs if shares else ():
+        ledger.ensure_budget(_share(plan, key), shares)
+
+
+def budget_of(plan: Plan, key: RunKey) -> str:
+    """The ledger's name of what pays for a run: its share of an amount, or the named budget."""
+    budget = plan.budget or ""
+    try:
+        parse_budget(budget)
+    except ConfigError:  # a budget's name never reads as an amount
+        return budget
+    return _share(plan, key)
+
+
+def _share(plan: Plan, key: RunKey) -> str:
+    return f"compare:{plan.id}:{key.name}"
+
+
+def _shares(budget: str, ledger: Ledger, n: int) -> dict[str, int]:
+    """An equal part for each of ``n`` runs, in the ledger's integers."""
+    limits = read_amounts(budget, ledger)
+    shares = {unit: cap // n for unit, cap in limits.items()}
+    if not all(shares.values()):
+        raise ConfigError(
+            f"A budget of {say_all(limits)} leaves nothing when it is shared among {n} runs. "
+            "Ask for more, or for fewer arms and seeds."
+        )
+    return shares
+
+
+def _check_named(plan: Plan, runs: Sequence[RunKey]) -> None:
+    """A named budget is there for all runs; only a fixed interval keeps the first from it."""
+    if free := [key.arm for key in runs if plan.arm(key.arm).config["every"] is None]:
+        raise ConfigError(
+            f"Budget {plan.budget!r} is shared, and a run of {free[0]!r} spends whatever it finds "
+            "there: the first one would leave nothing to the others. Say how many steps lie "
+            "between two measurements (--every 50), or give an amount (--budget $25), which is "
+            "shared out equally."
+        )

@@ -1,0 +1,86 @@
+"""Runs in processes of this machine: one that dies takes no other run with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from qsgd_core.errors import ConfigError
+from qsgd_lab.compare.executors import DIED
+from qsgd_lab.compare.plan import RunKey
+from qsgd_lab.compare.runs import State, run_one, write_failure
+
+SAVE_S = 10.0
+"""After Ctrl-C, how long runs may take to finish their step and save."""
+
+
+class LocalExecutor:
+    """A fixed number of processes, each of which has one run at a time.
+
+    Every process is a pool of its own: when one dies, it is known which run it had.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        if jobs < 1:
+            raise ConfigError(f"--jobs must be at least 1, not {jobs}.")
+        self.jobs = jobs
+
+    def run(self, home: Path, keys: Sequence[RunKey]) -> Iterator[RunKey]:
+        """See :class:`~qsgd_lab.compare.executors.Executor`."""
+        waiting = list(reversed(keys))
+        idle = [_pool() for _ in range(min(self.jobs, len(keys)))]
+        busy: dict[Future[State], tuple[RunKey, ProcessPoolExecutor]] = {}
+        try:
+            while waiting or busy:
+                while waiting and idle:
+                    key, pool = waiting.pop(), idle.pop()
+                    busy[pool.submit(run_one, str(home), key.arm, key.seed)] = (key, pool)
+                done, _ = wait(busy, return_when=FIRST_COMPLETED)
+                for future in done:
+                    key, pool = busy.pop(future)
+                    idle.append(_after(future, key, pool, home))
+                    yield key
+        finally:
+            # The terminal's Ctrl-C has reached the processes too.
+            wait(busy, timeout=SAVE_S if busy else 0)
+            for pool in (*idle, *(pool for _, pool in busy.values())):
+                pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children() if busy else ():
+                process.terminate()
+
+
+def _after(
+    future: Future[State], key: RunKey, pool: ProcessPoolExecutor, home: Path
+) -> ProcessPoolExecutor:
+    """The pool for the next run: the same, or a new one where its process died."""
+    try:
+        future.result()
+    except BrokenProcessPool:
+        write_failure(home, key, f"{DIED}.")
+        pool.shutdown(wait=False)
+        return _pool()
+    return pool
+
+
+def _pool() -> ProcessPoolExecutor:
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin)
+
+
+def _begin() -> None:
+    """In a new process: leave Ctrl-C to the training loop, and do not outlive the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

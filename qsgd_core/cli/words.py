@@ -1,0 +1,25 @@
+"""Numbers as people say them."""
+
+from __future__ import annotations
+
+
+def dollars(amount: float) -> str:
+    """``$12.34``; below ten cents two digits, however small: ``$0.0084``."""
+    if amount >= 0.1 or amount == 0:
+        return f"${amount:,.2f}"
+    return f"${amount:.2g}" if amount >= 1e-4 else f"${amount:.1e}"
+
+
+def spoken(unit: str, amount: int) -> str:
+    """An amount of the ledger's, rounded for the eye: ``$0.25``, ``12.3 s``, ``4,096 shots``."""
+    if unit == "micro_usd":
+        return dollars(amount / 1e6)
+    return f"{amount / 1e6:,.1f} s" if unit == "qpu_us" else f"{amount:,} shots"
+
+
+def duration(seconds: float) -> str:
+    """``3.2 s``, ``14.0 min``, ``2.5 h``, ``4.0 days``."""
+    for size, unit in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"

@@ -1,0 +1,84 @@
+"""What a run may still buy, by the courier's last account of its budget."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qsgd_core.jobs import Cost
+from qsgd_core.schedule.money import UNITS, Amount
+
+
+@dataclass(frozen=True)
+class Purse:
+    """A budget and the price of a refresh, as of one moment.
+
+    Attributes:
+        caps: unit, cap, reserved, spent and overrun of each capped unit.
+        expected: what a refresh is expected to cost.
+        worst: what it may cost, and is held for it.
+        shots: per circuit.
+        tiles: blocks side by side in one circuit.
+        queue_s: what the newest jobs on this backend took from submission to result.
+        backend: its resolved name.
+    """
+
+    caps: tuple[Mapping[str, Any], ...]
+    expected: Amount
+    worst: Amount
+    shots: int
+    tiles: int
+    queue_s: tuple[float, ...]
+    backend: str
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Purse:
+        """From an ``account`` frame."""
+        quote = values["quote"]
+        return cls(
+            caps=tuple(values["caps"]),
+            expected=Amount.from_cost(Cost(**quote["expected"])),
+            worst=Amount.from_cost(Cost(**quote["worst"])),
+            shots=values["shots"],
+            tiles=values["tiles"],
+            queue_s=tuple(values["queue_s"]),
+            backend=values["backend"],
+        )
+
+    def affordable(self, asked: int) -> float | None:
+        """Refreshes that it pays for beside ``asked`` unsettled ones; None if that is unknown."""
+        counts = []
+        for cap in self.caps:
+            each = self.expected.of(cap["unit"])
+            if each is None:
+                return None
+            if each > 0:
+                left = cap["cap"] - cap["spent"] - cap["overrun"] - each * asked
+                counts.append(max(left, 0) / each)
+        return min(counts, default=None)
+
+    def holds(self, asked: int, *, keep: float = 0.0) -> bool:
+        """Whether a refresh's worst case can be reserved beside ``asked`` unsettled ones.
+
+        Args:
+            asked: refreshes that are out.
+            keep: share of every cap that must be left over.
+        """
+        for cap in self.caps:
+            worst = self.worst.of(cap["unit"])
+            if worst is None or cap["overrun"]:
+                return False
+            taken = max(cap["reserved"], worst * asked) + cap["spent"]
+            if taken + worst > cap["cap"] * (1.0 - keep):
+                return False
+        return True
+
+    def spent(self) -> dict[str, int]:
+        """By unit, settled."""
+        return {cap["unit"]: cap["spent"] for cap in self.caps if cap["unit"] in UNITS}
+
+    def usual_queue_s(self) -> float | None:
+        """The median time to a result; None before the first."""
+        return statistics.median(self.queue_s) if self.queue_s else None
