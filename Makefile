@@ -13,7 +13,7 @@ demo: $(VENV)/.demo  ## train on real data with the quantum term on
 	$(BIN)/qsgd train digits --perturbation circuit
 
 test: $(VENV)/.test  ## everything but the long runs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(VENV)/.test  ## with the long runs
 	$(BIN)/python -m pytest -m ""

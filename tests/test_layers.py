@@ -52,7 +52,12 @@ ABOVE = {
 }
 
 # The distributions beside the core. None may import another.
-PROVIDERS = {"adapters/*": PUBLIC, "plugins/*": PUBLIC, "plugins/lab": f"{PUBLIC} optim training"}
+PROVIDERS = {
+    "adapters/*": PUBLIC,
+    "plugins/*": PUBLIC,
+    # It trains, and brings commands of its own.
+    "plugins/lab": f"{PUBLIC} options files registry schedule optim training cli",
+}
 
 # torch may be imported when one of these is imported; everywhere else only where it is used.
 TORCH = {"simulate", "schedule", "optim", "training", "builtin", "testing"}

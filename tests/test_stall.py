@@ -39,7 +39,7 @@ def test_the_watch_sees_what_it_is_there_for(tmp_path):
         "open('x', 'w').close(); socket.socket().close(); sqlite3.connect(':memory:').close()\n"
         "threading.Lock().acquire(); time.sleep(0); subprocess.run([sys.executable, '-V'])\n"
         "w.watching = False\n"
-        "print(' '.join(w.seen))"
+        "print('|'.join(w.seen))"
     )
     found = subprocess.run(
         [sys.executable, "-c", script],
@@ -50,7 +50,7 @@ def test_the_watch_sees_what_it_is_there_for(tmp_path):
         check=True,
         timeout=150,
     )
-    kinds = set(found.stdout.split())
+    kinds = set(found.stdout.strip().splitlines()[-1].split("|"))
     assert {
         "open",
         "socket.__new__",

@@ -172,9 +172,7 @@ class Attachment:
         changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
         if backend is not None or backend_options is not None:
             changes["backend_options"] = backend_options
-        return foresee(
-            self._groups, replace(self.config, **changes), registry=default_registry()
-        )
+        return foresee(self._groups, replace(self.config, **changes), registry=default_registry())
 
     def close(self, *, finished: bool | None = None) -> None:
         """End what runs beside the loop; a step reopens it. Jobs that run stay on the ledger.

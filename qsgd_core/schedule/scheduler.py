@@ -527,6 +527,7 @@ class Scheduler:
         self._opened = False
 
     def _end(self) -> None:
+        self._line.rest(0.0)  # a courier that could not go on is tried once more: this is the end
         self._line.send(Frame("finish", {"step": self._step}))
         until = time.monotonic() + FINISH_S
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from qsgd_core.builtin.policies import Tracked
@@ -122,6 +123,12 @@ class Stage:
         self.folder = folder
         self.clock = Clock()
         self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite'}", clock=self.clock)
+        # Nobody pulls the plug on a stage; waiting for the disk is most of its time.
+        sa.event.listen(
+            self.ledger._database._engine,
+            "connect",
+            lambda connection, _: connection.execute("PRAGMA synchronous=OFF"),
+        )
         self.ledger.create_budget(BUDGET, {"micro_usd": micro_usd})
         self.events: list[ScheduleChanged] = []
         self.run = RUN

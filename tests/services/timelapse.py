@@ -79,7 +79,7 @@ class Line:
             self._last_words = []
             if frames or self._clock() >= until:
                 return [frame for f in frames for frame in Decoder().feed(f.encode())]
-            self._clock.sleep(WAIT_S)
+            self._clock.sleep(min(WAIT_S, until - self._clock()))
 
     def rest(self, seconds: float) -> None:
         self._rest_until = self._clock() + seconds

@@ -153,3 +153,19 @@ def test_a_machine_that_sleeps_for_a_night_finds_its_result_when_it_wakes(traini
     assert training.said("failed") == training.said("stopped") == []
     assert len(training.jobs("settled")) == 5
     settle(training, double)
+
+
+def test_a_run_that_ends_while_the_courier_rests_still_cancels_what_is_queued(training, double):
+    """The credentials are back, and the courier would have looked again much later."""
+    training.go(4 * EVERY)
+    double.settings(queued_polls=10**9)
+    training.go(4)
+    (job,) = training.open()
+    double.settings(revoked=True)
+    training.go(STEPS - training.steps)
+    assert training.said("stopped")
+    double.settings(revoked=False)
+    settle(training, double, CANCELLED=1)
+    assert training.ledger.job(job.tag).state == "failed"
+    assert training.ledger.job(job.tag).spent.micro_usd == 0
+    assert training.said("left") == []

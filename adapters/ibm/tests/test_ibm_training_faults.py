@@ -222,9 +222,17 @@ def test_a_courier_process_whose_key_was_revoked_rests_as_long_as_it_was_told(
     """Its end is noticed after the pause was asked for, and does not cut it short."""
     monkeypatch.setenv("QSGD_HOME", str(tmp_path / "home"))
     training = Training(
-        tmp_path / "home", Clock(), qsgd.QSGD, backend="ibm_fez", shots=16, every=1, wait="first"
+        tmp_path / "home",
+        Clock(),
+        qsgd.QSGD,
+        backend="ibm_fez",
+        shots=16,
+        every=lambda step: 1 if step < 2 else 10**6,
+        wait="first",
     )
     training.go(1)
+    double.settings(hold=True)
+    until(lambda: training.go(1) or [job for job in training.open() if job.state == "submitted"])
     double.settings(revoked=True)
     until(lambda: training.go(1) or training.said("stopped"))
     line = training.term.source.paid._scheduler._line._line

@@ -49,6 +49,8 @@ class Toy(Task):
         calls += 1
         if BREAKS == "sine" and calls == 6 and torch.is_grad_enabled() and in_sine():
             raise ValueError("cannot go on")
+        if BREAKS == "nan" and in_sine():
+            return nn.functional.cross_entropy(model(x), y) * float("nan")
         if BREAKS == "memory" and in_sine():
             torch.empty(2**60, dtype=torch.uint8)
         if BREAKS == "die" and in_sine():

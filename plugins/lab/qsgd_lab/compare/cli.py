@@ -184,9 +184,12 @@ def _run(
     settings = load_settings()
     home = (out or default_folder(plan, settings.runs)).resolve()
     runner = make_executor(executor, jobs=jobs, threads=plan.threads)
+    ledger = Ledger(settings.ledger_url()) if money.paid_runs(plan) else None
+    if ledger is not None:
+        money.agree(plan, ledger, yes=yes, line=line)
     with held(home, plan) as begun:
-        if money.paid_runs(begun):
-            money.reserve(begun, Ledger(settings.ledger_url()), yes=yes, line=line)
+        if ledger is not None:
+            money.reserve(begun, ledger)
         with Screen(home, begun, Console(stderr=True)) as screen:
             try:
                 finished = drive(home, begun, runner, screen)

@@ -41,7 +41,7 @@ def make_executor(name: str, *, jobs: int | None, threads: int) -> Executor:
     if name == "local":
         from qsgd_lab.compare.pool import LocalExecutor
 
-        return LocalExecutor(jobs or 1)
+        return LocalExecutor(1 if jobs is None else jobs)
     if name == "ray":
         if jobs is not None:
             raise ConfigError(

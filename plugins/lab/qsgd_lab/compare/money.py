@@ -23,8 +23,8 @@ def paid_runs(plan: Plan) -> list[RunKey]:
     return [key for key in plan.every_run() if plan.arm(key.arm).paid]
 
 
-def reserve(plan: Plan, ledger: Ledger, *, yes: bool, line: Sequence[str]) -> None:
-    """Ask whoever has to be asked, then make the runs' budgets; nothing is changed the second time.
+def agree(plan: Plan, ledger: Ledger, *, yes: bool, line: Sequence[str]) -> None:
+    """See to it that the comparison may spend its budget, and that it is one. Changes nothing.
 
     Args:
         plan: of a comparison with paid runs.
@@ -44,14 +44,21 @@ def reserve(plan: Plan, ledger: Ledger, *, yes: bool, line: Sequence[str]) -> No
             f"The comparison would pay for {len(runs)} runs on {backend!r}. Say what all of them "
             "together may cost: --budget $25, or --budget 600s."
         )
-    shares: dict[str, int] = {}
     if ledger.caps(plan.budget):
         _check_named(plan, runs)
     else:
-        shares = _shares(plan.budget, ledger, len(runs))
+        _shares(plan.budget, ledger, len(runs))
     agreed = consent.Plan(backend, plan.budget)
     consent.require_consent(agreed, ledger, yes=yes, line=line, ask=consent.at_terminal())
-    for key in runs if shares else ():
+
+
+def reserve(plan: Plan, ledger: Ledger) -> None:
+    """Make the runs' shares of an amount; those that are there stay as they are."""
+    runs = paid_runs(plan)
+    if plan.budget is None or not runs or ledger.caps(plan.budget):
+        return
+    shares = _shares(plan.budget, ledger, len(runs))
+    for key in runs:
         ledger.ensure_budget(_share(plan, key), shares)
 
 

@@ -130,7 +130,7 @@ def describe(error: BaseException) -> str:
 def out_of_memory(error: BaseException) -> bool:
     """Python's, CUDA's, or torch's on the CPU, which is a RuntimeError."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and "not enough memory" in str(error).lower()
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     )
 
 

@@ -271,5 +271,7 @@ def _notes(folder: Path, plan: Plan) -> list[str]:
     return notes
 
 
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _mean(values: list[float | None]) -> float | None:
+    """Of those that are finite, which summary.json has as null otherwise."""
+    kept = [value for value in values if value is not None]
+    return sum(kept) / len(kept) if kept else None
