@@ -18,10 +18,9 @@ from qsgd_core.perturbation import Perturbation
 from qsgd_core.prices import find_price
 from qsgd_core.registry import Registry
 from qsgd_core.schedule.accounts import Cap
-from qsgd_core.schedule.budgets import DEFAULT_LIMITS
+from qsgd_core.schedule.budgets import DEFAULT_LIMITS, read_amounts
 from qsgd_core.schedule.forecast import Forecast, Queue, forecast, free, price_of
 from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.schedule.money import parse_budget
 from qsgd_core.schedule.subset import MAX_BLOCKS, require_affordable_size, rotation, take
 from qsgd_core.schedule.survey import Survey, survey
 
@@ -112,13 +111,7 @@ def _named_caps(ledger: Ledger | None, budget: str) -> list[Cap]:
     """The caps of a budget that exists, or of one that a run would make."""
     if ledger is not None and (caps := ledger.caps(budget)):
         return caps
-    try:
-        limits = parse_budget(budget)
-    except ConfigError as error:
-        names = sorted({c.budget for c in ledger.caps()}) if ledger is not None else []
-        known = f" Budgets on this ledger: {', '.join(names)}." if names else ""
-        raise ConfigError(f"{error} Or the name of a budget.{known}") from None
-    return _new_caps(budget, limits)
+    return _new_caps(budget, read_amounts(budget, ledger))
 
 
 def _caps(ledger: Ledger | None, budget: str | None, found: Survey) -> list[Cap]:

@@ -50,7 +50,7 @@ def open_budget(ledger: Ledger, asked: str | None, *, run: str) -> str:
     return name
 
 
-def read_amounts(asked: str, ledger: Ledger) -> dict[str, int]:
+def read_amounts(asked: str, ledger: Ledger | None) -> dict[str, int]:
     """What was typed as a budget and is not the name of one, as {unit: cap}.
 
     Raises:
@@ -59,7 +59,7 @@ def read_amounts(asked: str, ledger: Ledger) -> dict[str, int]:
     try:
         return parse_budget(asked)
     except ConfigError as error:
-        names = sorted({c.budget for c in ledger.caps()})
+        names = sorted({c.budget for c in ledger.caps()}) if ledger is not None else []
         known = f" Budgets on this ledger: {', '.join(names)}." if names else ""
         raise ConfigError(f"{error} Or the name of a budget.{known}") from None
 

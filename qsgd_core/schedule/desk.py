@@ -26,7 +26,7 @@ from qsgd_core.schedule.accounts import Cap
 from qsgd_core.schedule.courier import Courier
 from qsgd_core.schedule.failures import may_work_later, pack_error
 from qsgd_core.schedule.ledger import OPEN, Ledger
-from qsgd_core.schedule.money import UNITS, Amount
+from qsgd_core.schedule.money import Amount
 from qsgd_core.schedule.packing import sites_in_turns
 from qsgd_core.schedule.quoting import best_way
 from qsgd_core.schedule.record import RecordWriter
@@ -36,7 +36,7 @@ from qsgd_core.schedule.snapshot import Snapshot
 from qsgd_core.schedule.subset import require_affordable_size
 from qsgd_core.schedule.teacher import Teacher
 from qsgd_core.schedule.tiles import pack
-from qsgd_core.schedule.wire import Decoder, Frame, read_workload
+from qsgd_core.schedule.wire import Frame, read_workload
 from qsgd_core.seeds import derive_seed
 
 logger = logging.getLogger("qsgd_core.courier")
@@ -112,7 +112,9 @@ class Desk:
                 self._record = RecordWriter(Path(self._open["record"]), clock=self._clock)
             header = self._open["header"] | {"pinned": self._backend.name}
             self._record.begin(header, step=self._open["step"])
-        last = Snapshot.from_frame(_frame(frame.arrays[0].tobytes())) if frame.arrays else None
+        last = (
+            Snapshot.from_frame(Frame.decode(frame.arrays[0].tobytes())) if frame.arrays else None
+        )
         self._teacher = Teacher(self._open["between"], last)
         alive = (*OPEN, "settled")
         steps = {job.step for job in self._ledger.jobs(run=self._run, states=alive)}
@@ -157,9 +159,8 @@ class Desk:
             self._record.applied(step, frame.arrays[0].tobytes(), tiles=frame.values["tiles"])
         self._out.append(Frame("noted", {"step": step}))
         if refresh is not None:
-            for job in self._ledger.jobs(run=self._run, states=("settled",)):
-                if job.step == refresh:
-                    self._ledger.consume(job.tag, step)
+            for job in self._ledger.jobs(run=self._run, step=refresh, states=("settled",)):
+                self._ledger.consume(job.tag, step)
 
     def _on_event(self, frame: Frame) -> None:
         """Something happened on the trainer's side that belongs into the record."""
@@ -267,7 +268,7 @@ class Desk:
         data = self._ledger.asked(tag(self._run, step, 0, 0))
         if data is None:
             return False
-        self._pend(_frame(data), again=again)
+        self._pend(Frame.decode(data), again=again)
         return True
 
     def _pend(self, frame: Frame, *, again: bool) -> None:
@@ -343,7 +344,8 @@ class Desk:
         results = [self._ledger.result(j.tag) if j.state == "settled" else None for j in jobs]
         settled = max(job.settled_at or 0.0 for job in jobs)
         taught = self._teacher.teach(refresh, results, settled=settled)
-        lesson, spent = taught.lesson, [j.spent for j in jobs if j.settled_at is not None]
+        lesson = taught.lesson
+        paid = Amount.total(j.spent for j in jobs if j.settled_at is not None).to_cost()
         failure = next((job.error for job in jobs if job.error is not None), None)
         if self._record is not None:
             self._record.arrived(
@@ -358,9 +360,9 @@ class Desk:
                 nis=None if lesson is None else lesson.nis,
                 alarm=lesson is not None and lesson.alarm,
                 queue_s=max((j.settled_at or 0.0) - (j.submitted_at or 0.0) for j in jobs),
-                cost_usd=_sum(spent, "micro_usd", 1e6),
-                qpu_s=_sum(spent, "qpu_us", 1e6),
-                shots=_sum(spent, "shots", 1),
+                cost_usd=paid.usd,
+                qpu_s=paid.qpu_s,
+                shots=paid.shots,
                 error=None if failure is None else str(failure),
             )
         if lesson is not None and lesson.alarm:
@@ -380,32 +382,19 @@ class Desk:
         self._out.append(_answer(refresh.step))
 
 
-def _frame(data: bytes) -> Frame:
-    (frame,) = Decoder().feed(data)
-    return frame
-
-
 def _answer(step: int, *, error: QSGDError | None = None, denied: bool = False) -> Frame:
     packed = None if error is None else pack_error(error)
     return Frame("answer", {"step": step, "error": packed, "denied": denied})
 
 
 def _total(quotes: list[Quote]) -> Quote:
-    """The jobs of a refresh together; what is unknown of one is unknown of all."""
+    """The jobs of a refresh together."""
+    expected, worst = (
+        Amount.total(Amount.from_cost(cost) for cost in costs).to_cost()
+        for costs in ([q.expected for q in quotes], [q.worst for q in quotes])
+    )
     first = quotes[0]
-    costs = []
-    for name in ("expected", "worst"):
-        amounts = [Amount.from_cost(getattr(q, name)) for q in quotes]
-        sums = {u: _sum(amounts, u, 1) for u in UNITS}
-        known = {u: None if s is None else int(s) for u, s in sums.items()}
-        costs.append(Amount(**known).to_cost())
-    return Quote(costs[0], costs[1], source=first.source, effective_date=first.effective_date)
-
-
-def _sum(amounts: list[Amount], unit: str, scale: float) -> float | None:
-    values = [a.of(unit) for a in amounts]
-    known = [v for v in values if v is not None]
-    return sum(known) / scale if len(known) == len(values) else None
+    return Quote(expected, worst, source=first.source, effective_date=first.effective_date)
 
 
 def _mean(parts: tuple[NDArray[np.float64], ...]) -> float:

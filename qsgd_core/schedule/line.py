@@ -6,7 +6,7 @@ from typing import Protocol
 
 from qsgd_core.schedule.courier import Courier
 from qsgd_core.schedule.desk import Desk
-from qsgd_core.schedule.wire import Decoder, Frame
+from qsgd_core.schedule.wire import Frame
 
 
 class Line(Protocol):
@@ -40,8 +40,7 @@ class LocalLine:
 
     def send(self, frame: Frame) -> None:
         """See :class:`Line`."""
-        for heard in Decoder().feed(frame.encode()):
-            self._desk.take(heard)
+        self._desk.take(Frame.decode(frame.encode()))
 
     def receive(self, timeout_s: float = 0.0) -> list[Frame]:
         """See :class:`Line`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from qsgd_core.errors import ConfigError
@@ -36,6 +36,16 @@ class Amount:
         """The amount in ``unit``."""
         value: int | None = getattr(self, unit)
         return value
+
+    @classmethod
+    def total(cls, amounts: Iterable[Amount]) -> Amount:
+        """All together; what is unknown of one is unknown of all."""
+        each = list(amounts)
+        sums: dict[str, int | None] = {}
+        for unit in UNITS:
+            known = [value for amount in each if (value := amount.of(unit)) is not None]
+            sums[unit] = sum(known) if len(known) == len(each) else None
+        return cls(**sums)
 
     @classmethod
     def from_cost(cls, cost: Cost | None) -> Amount:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qsgd_core.jobs import Cost
-from qsgd_core.schedule.money import UNITS, Amount
+from qsgd_core.schedule.money import Amount
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,6 @@ class Purse:
             if taken + worst > cap["cap"] * (1.0 - keep):
                 return False
         return True
-
-    def spent(self) -> dict[str, int]:
-        """By unit, settled."""
-        return {cap["unit"]: cap["spent"] for cap in self.caps if cap["unit"] in UNITS}
 
     def usual_queue_s(self) -> float | None:
         """The median time to a result; None before the first."""

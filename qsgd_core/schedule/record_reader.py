@@ -22,7 +22,7 @@ from qsgd_core.schedule.entries import (
     Stretch,
 )
 from qsgd_core.schedule.record import BUSY_S, check_format, damaged
-from qsgd_core.schedule.wire import Decoder, Frame, read_workload
+from qsgd_core.schedule.wire import Frame, read_workload
 
 
 class RecordReader:
@@ -131,10 +131,9 @@ class RecordReader:
 
     def _frame(self, data: bytes) -> Frame:
         try:
-            (frame,) = Decoder().feed(zlib.decompress(data))
+            return Frame.decode(zlib.decompress(data))
         except (zlib.error, ValueError, TypeError, ResultCorruptError) as error:
             raise damaged(self.path, error) from error
-        return frame
 
     def _work(self, data: bytes) -> Workload:
         frame = self._frame(data)

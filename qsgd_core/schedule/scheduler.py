@@ -28,7 +28,7 @@ from qsgd_core.schedule.money import say
 from qsgd_core.schedule.purse import Purse
 from qsgd_core.schedule.snapshot import Snapshot
 from qsgd_core.schedule.subset import cycle_length
-from qsgd_core.schedule.wire import Decoder, Frame, workload_values
+from qsgd_core.schedule.wire import Frame, workload_values
 from qsgd_core.seeds import derive_seed
 
 FINAL_PHASE, RESERVE = 0.9, 0.1
@@ -512,10 +512,10 @@ class Scheduler:
         self._answers = state["answers"]
         self._horizon.delays = list(state["delays"])
         if state["latest"] is not None:
-            self._ladder.latest = Snapshot.from_frame(_frame(state["latest"]))
+            self._ladder.latest = Snapshot.from_frame(_read(state["latest"]))
             self._worked = True
         if state["measured"] is not None:
-            self._ladder.measured = Moment.from_frame(_frame(state["measured"]))
+            self._ladder.measured = Moment.from_frame(_read(state["measured"]))
 
     def close(self, *, finished: bool) -> None:
         """Hang up. A finished run cancels what waits in a queue; what runs stays on the ledger."""
@@ -561,6 +561,5 @@ def _text(kept: Snapshot | Moment | None) -> str | None:
     return None if kept is None else base64.b64encode(kept.to_frame().encode()).decode()
 
 
-def _frame(text: str) -> Frame:
-    (frame,) = Decoder().feed(base64.b64decode(text))
-    return frame
+def _read(text: str) -> Frame:
+    return Frame.decode(base64.b64decode(text))

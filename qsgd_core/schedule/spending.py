@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.schedule.money import UNITS, Amount
+from qsgd_core.schedule.money import Amount
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,5 @@ class Spending:
 def spending(ledger: Ledger, run: str) -> Spending:
     """What a run's jobs have cost so far."""
     jobs = [j for j in ledger.jobs(run=run) if j.handle is not None]
-    totals = {
-        unit: _total([(j.hold if j.settled_at is None else j.spent).of(unit) for j in jobs])
-        for unit in UNITS
-    }
-    cost = Amount(**totals).to_cost()
+    cost = Amount.total(j.hold if j.settled_at is None else j.spent for j in jobs).to_cost()
     return Spending(jobs=len(jobs), shots=cost.shots, cost_usd=cost.usd, qpu_s=cost.qpu_s)
-
-
-def _total(amounts: list[int | None]) -> int | None:
-    known = [a for a in amounts if a is not None]
-    return sum(known) if len(known) == len(amounts) else None

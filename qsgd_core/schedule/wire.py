@@ -38,6 +38,18 @@ class Frame:
     values: Mapping[str, Any] = field(default_factory=dict)
     arrays: Sequence[np.ndarray[Any, Any]] = ()
 
+    @classmethod
+    def decode(cls, data: bytes) -> Frame:
+        """Read :meth:`encode`.
+
+        Raises:
+            ResultCorruptError: the bytes are not one frame.
+        """
+        frames = list(Decoder().feed(data))
+        if len(frames) != 1:
+            raise ResultCorruptError(f"{len(data)} bytes hold {len(frames)} frames instead of one.")
+        return frames[0]
+
     def encode(self) -> bytes:
         """The frame as bytes."""
         arrays = [np.asarray(a, order="C") for a in self.arrays]
