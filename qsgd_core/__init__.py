@@ -16,6 +16,7 @@ from qsgd_core.specs import (
     ObserverSpec,
     PerturbationSpec,
     PolicySpec,
+    ReportSpec,
     TaskSpec,
 )
 
@@ -84,6 +85,7 @@ __all__ = [
     "PerturbationProvider",
     "PerturbationSpec",
     "PolicySpec",
+    "ReportSpec",
     "Result",
     "Simulator",
     "Slot",

@@ -23,6 +23,7 @@ from qsgd_core.specs import (
     ObserverSpec,
     PerturbationSpec,
     PolicySpec,
+    ReportSpec,
     TaskSpec,
 )
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Spec: TypeAlias = (
-    BackendSpec | PerturbationSpec | PolicySpec | ObserverSpec | TaskSpec | CommandSpec
+    BackendSpec | PerturbationSpec | PolicySpec | ObserverSpec | TaskSpec | CommandSpec | ReportSpec
 )
 
 HOOKS: dict[str, type[Spec]] = {
@@ -40,6 +41,7 @@ HOOKS: dict[str, type[Spec]] = {
     "qsgd_register_observers": ObserverSpec,
     "qsgd_register_tasks": TaskSpec,
     "qsgd_register_commands": CommandSpec,
+    "qsgd_register_reports": ReportSpec,
 }
 """Hook name -> what it registers."""
 

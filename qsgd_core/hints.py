@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from qsgd_core.errors import QSGDError, UnknownBackendError, UnknownNameError
 from qsgd_core.naming import rule
-from qsgd_core.specs import BackendSpec, ObserverSpec, PerturbationSpec, PolicySpec, TaskSpec
+from qsgd_core.specs import (
+    BackendSpec,
+    ObserverSpec,
+    PerturbationSpec,
+    PolicySpec,
+    ReportSpec,
+    TaskSpec,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,7 +23,7 @@ if TYPE_CHECKING:
     from qsgd_core.checks import Spec
     from qsgd_core.plugins import Failure, PluginRecord, Plugins
 
-Kind: TypeAlias = Literal["backend", "perturbation", "policy", "observer", "task"]
+Kind: TypeAlias = Literal["backend", "perturbation", "policy", "observer", "task", "report"]
 
 _SPECS: dict[Kind, type[Spec]] = {
     "backend": BackendSpec,
@@ -24,6 +31,7 @@ _SPECS: dict[Kind, type[Spec]] = {
     "policy": PolicySpec,
     "observer": ObserverSpec,
     "task": TaskSpec,
+    "report": ReportSpec,
 }
 
 _CONTROLS = ("rademacher", "uniform", "gaussian", "permuted", "frozen")
@@ -41,7 +49,8 @@ KNOWN: dict[Kind, dict[str, str]] = {
     "perturbation": dict.fromkeys(_CONTROLS, "qsgd-controls"),
     "policy": {},
     "observer": {},
-    "task": dict.fromkeys(("sequences", "sequences-quantum"), "qsgd-lab"),
+    "task": dict.fromkeys(("sequences", "sequences-quantum", "gsm8k"), "qsgd-lab"),
+    "report": dict.fromkeys(("run", "comparison"), "qsgd-lab"),
 }
 """Names that the project's own distributions serve. Says what to install; resolves nothing."""
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         ObserverSpec,
         PerturbationSpec,
         PolicySpec,
+        ReportSpec,
         TaskSpec,
     )
 
@@ -94,4 +95,13 @@ class PerturbationProvider:
     @hookspec
     def qsgd_register_commands(self, settings: Settings) -> Iterable[CommandSpec]:
         """Subcommands of ``qsgd``. Called once per process; a name the core uses is refused."""
+        raise NotImplementedError
+
+    @hookspec
+    def qsgd_register_reports(self, settings: Settings) -> Iterable[ReportSpec]:
+        """Kinds of folder that ``qsgd report`` can read. Called once per process.
+
+        A report is made only when somebody asks for one of such a folder; what it raises is that
+        command's error.
+        """
         raise NotImplementedError

@@ -29,6 +29,7 @@ from qsgd_core.specs import (
     ObserverSpec,
     PerturbationSpec,
     PolicySpec,
+    ReportSpec,
     TaskSpec,
 )
 from qsgd_core.task import Task
@@ -79,6 +80,10 @@ class Registry:
     def commands(self) -> list[Registered[CommandSpec]]:
         """Every further subcommand of ``qsgd``."""
         return self.plugins.collect("qsgd_register_commands")
+
+    def reports(self) -> list[Registered[ReportSpec]]:
+        """Every kind of folder that a plugin can report on."""
+        return self.plugins.collect("qsgd_register_reports")
 
     def resolve_backend(self, name: str) -> Choice:
         """Which spec serves ``name``; imports nothing. See :mod:`qsgd_core.naming` for the rules.
@@ -168,6 +173,18 @@ class Registry:
         checked = self._options(chosen, f"Policy {name!r}", options)
         policy: Policy = self._build(chosen, f"Policy {name!r}", Policy, checked)
         return policy
+
+    def make_report(self, kind: str, folder: Path, form: str) -> str:
+        """What a plugin says of a folder. Raises as :meth:`make_perturbation` does.
+
+        Args:
+            kind: of the folder, as registered.
+            folder: the folder.
+            form: ``text``, ``json``, ``markdown`` or ``html``.
+        """
+        chosen = self._named("report", kind, self.reports())
+        text: str = self._build(chosen, f"Report {kind!r}", str, folder, form)
+        return text
 
     def make_observers(
         self, asked: Sequence[str | Observer] | None, run_dir: Path | None

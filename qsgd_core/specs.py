@@ -93,6 +93,26 @@ class TaskSpec:
 
 
 @dataclass(frozen=True)
+class ReportSpec:
+    """What ``qsgd report`` says of one kind of folder; ``factory(folder, form)`` -> text.
+
+    ``folder`` is a :class:`pathlib.Path`; ``form`` is ``text`` (for a terminal), ``json`` (one
+    object), ``markdown`` or ``html`` (a page that loads nothing). The text is returned, and
+    whoever asked writes it down.
+
+    Attributes:
+        name: the kind. Of a ``run``, only ``markdown`` and ``html`` are asked for: the core says
+            the rest itself.
+        marker: name of the file by which such a folder is known, e.g. ``plan.json``.
+    """
+
+    name: str
+    factory: str
+    marker: str
+    summary: str = ""
+
+
+@dataclass(frozen=True)
 class CommandSpec:
     """A subcommand of ``qsgd``; ``factory`` names a function with typer annotations, or a
     :class:`typer.Typer` with several.

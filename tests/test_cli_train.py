@@ -73,7 +73,8 @@ def test_every_option_arrives_in_the_record(capsys):
         "depth": 1, "scope": "all", "inject": "update", "normalize": "update", "every": 2,
         "seed": 7, "epochs": 1, "max_steps": 4, "lr": 0.02, "weight_decay": 0.1,
         "optimizer": "sgd", "budget": "$1", "policy": "hold", "wait": "never",
-        "schedule": {"twin_every": 2}, "replay": None,
+        "schedule": {"twin_every": 2}, "replay": None, "lr_schedule": "constant", "warmup": 0.0,
+        "lr_steps": None, "clip_norm": 0.0, "precision": "float32",
     }  # fmt: skip
     assert (said["steps"], said["scope"], said["quantum_weight"]) == (4, "all", 0.25)
 

@@ -20,6 +20,7 @@ ARGUMENTS = {
     "qsgd_register_observers": ["self", "settings"],
     "qsgd_register_tasks": ["self", "settings"],
     "qsgd_register_commands": ["self", "settings"],
+    "qsgd_register_reports": ["self", "settings"],
 }
 """The contract of HOOK_API 1. To add an argument is compatible; to rename or drop one is not."""
 

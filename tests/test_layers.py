@@ -43,6 +43,7 @@ ABOVE = {
                    prices simulate""",
     "optim": f"{PUBLIC} observing registry schedule",
     "training": f"{PUBLIC} files observing registry schedule optim",
+    "integrations": "errors optim",
     "builtin": f"{PUBLIC} simulate",
     "testing": f"{PUBLIC} plugins registry simulate",
     "template": "errors",
@@ -60,7 +61,7 @@ PROVIDERS = {
 }
 
 # torch may be imported when one of these is imported; everywhere else only where it is used.
-TORCH = {"simulate", "schedule", "optim", "training", "builtin", "testing"}
+TORCH = {"simulate", "schedule", "optim", "training", "integrations", "builtin", "testing"}
 
 # A vendor's SDK may be imported by any module of an adapter but these, which listings import.
 LIGHT_MODULES = {"__init__", "plugin", "options"}

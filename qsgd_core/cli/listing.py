@@ -110,6 +110,7 @@ def _provides(record: PluginRecord, registry: Registry) -> dict[str, list[str]]:
         "observers": list(registry.observers()),
         "tasks": list(registry.tasks()),
         "commands": list(registry.commands()),
+        "reports": list(registry.reports()),
     }
     return {
         kind: names

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 import typer
 
 from qsgd_core.files import plain
+
+WIDE = 10_000
+"""Columns that no table fills: what a line may have where there is no terminal."""
 
 
 def print_json(data: Any) -> None:
@@ -18,8 +22,16 @@ def print_json(data: Any) -> None:
     typer.echo(json.dumps(plain(data), ensure_ascii=False, allow_nan=False))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout, as wide as the terminal; the last column wraps first."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, file: IO[str] | None = None
+) -> None:
+    """A table, as wide as the terminal; where stdout is a file or a pipe nothing wraps.
+
+    Args:
+        columns: their heads.
+        rows: a cell for each column.
+        file: where it goes, laid out as on stdout; None: to stdout.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -30,7 +42,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: brackets are not markup
-    Console(soft_wrap=False).print(table)
+    console = Console(soft_wrap=False)
+    if not console.is_terminal and not shutil.get_terminal_size((0, 0)).columns:
+        console.width = WIDE
+    if file is not None:
+        console = Console(file=file, width=console.width)
+    console.print(table)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from qsgd_core.cli.progress import percent
 from qsgd_core.training.plan import Plan
+from qsgd_core.training.rate import describe
 from qsgd_core.training.summary import Summary
 
 SOURCES = {
@@ -33,6 +34,7 @@ def print_summary(summary: Summary) -> None:
             rows.append((name.replace("_", " "), shown))
     rows += [
         ("trained", f"{summary.epochs} epochs, {summary.steps} steps in {summary.wall_s:.1f} s"),
+        ("optimizer", f"{NAMES.get(summary.optimizer, summary.optimizer)}, {summary.steps_are}"),
         ("quantum term", describe_term(summary)),
         ("modulation", describe_sources(summary)),
         ("run", summary.run_dir),
@@ -98,7 +100,7 @@ def print_plan(plan: Plan) -> None:
     shots = "backend's default" if config.shots is None else str(config.shots)
     rows = [
         ("task", f"{plan.task}, seed {config.seed}"),
-        ("optimizer", f"{NAMES.get(config.optimizer, config.optimizer)}, lr {config.lr:g}"),
+        ("optimizer", f"{NAMES.get(config.optimizer, config.optimizer)}, {describe(config)}"),
         ("steps", "unknown" if plan.steps is None else f"{plan.steps} in {config.epochs} epochs"),
         ("quantum term", f"{config.perturbation}, λ = {config.quantum_weight:g}"),
         ("backend", f"{config.backend} ({plan.provider})"),

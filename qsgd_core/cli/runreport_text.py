@@ -24,16 +24,16 @@ LATEST = 20
 
 def print_report(found: Report, console: Console) -> None:
     """The report for people."""
-    _table(console, _about(found))
+    _table(console, about(found))
     if found.hardware is not None and found.money is not None:
         _section(console, "Was the hardware worth its money?")
         console.print(Text(worth_in_words(found.hardware, found.money)))
         _section(console, "Money")
-        _table(console, _money(found.money, found.steps))
+        _table(console, money_rows(found.money, found.steps))
         for unit, points in found.hardware.burn_down.items():
             _burn_down(console, unit, points, planned=found.every is None)
         _section(console, "Measurements")
-        _table(console, _measurements(found.hardware))
+        _table(console, measurements(found.hardware))
         _histogram(console, found.hardware.ages.steps)
         _open_jobs(console, found.money)
     if found.events:
@@ -68,7 +68,8 @@ def worth_in_words(hardware: Hardware, money: Money) -> str:
     return f"{answer} ({score}). {errors}{advice}"
 
 
-def _about(found: Report) -> list[tuple[str, str]]:
+def about(found: Report) -> list[tuple[str, str]]:
+    """What the run was and came to: names and values."""
     where = found.backend + ("" if found.device == found.backend else f" ({found.device})")
     if found.policy is not None:
         where += f", policy {found.policy}, wait {found.wait}"
@@ -98,7 +99,8 @@ def _about(found: Report) -> list[tuple[str, str]]:
     return rows
 
 
-def _money(money: Money, steps: int) -> list[tuple[str, str]]:
+def money_rows(money: Money, steps: int) -> list[tuple[str, str]]:
+    """What its jobs cost and hold, and where the budgets stand."""
     states = ", ".join(f"{n} {state}" for state, n in sorted(money.by_state.items()))
     rows = [
         ("jobs", f"{len(money.jobs)}" + (f": {states}" if states else "")),
@@ -136,7 +138,8 @@ def _budget(share: dict[str, Any]) -> str:
     return ", ".join(said)
 
 
-def _measurements(hardware: Hardware) -> list[tuple[str, str]]:
+def measurements(hardware: Hardware) -> list[tuple[str, str]]:
+    """What came of its refreshes, how late, and how far off the noise model was."""
     refreshes, guess, ages = hardware.refreshes, hardware.prediction, hardware.ages
     came = [f"{refreshes.arrived} arrived", f"{refreshes.applied} used"]
     if refreshes.failed:

@@ -18,6 +18,7 @@ from qsgd_core.settings import load_settings
 
 if TYPE_CHECKING:
     from qsgd_core.schedule.rows import Job
+    from qsgd_core.settings import Settings
     from qsgd_core.task import Task
     from qsgd_core.training.summary import Summary
 
@@ -165,6 +166,14 @@ def train(
     weight_decay: Annotated[
         float | None, typer.Option(help="Default: the task's.", rich_help_panel=TRAINING)
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="For a task that takes its data from a folder.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     optimizer: Annotated[
         str | None,
         typer.Option(
@@ -242,13 +251,13 @@ def train(
         "budget": budget,
     }  # fmt: skip
     asked = {name: value for name, value in given.items() if value is not None}
-    _check_together(task, resume, replay, run_dir, dry_run=dry_run)
+    _check_together(task, resume, replay, run_dir, data, dry_run=dry_run)
     if dry_run:
-        _plan(task or "", asked, as_json=as_json)
+        _plan(task or "", data, asked, as_json=as_json)
         return
     with quiet_stdout(as_json):
         agree = partial(_agree, asked, yes=yes, line=context.find_root().obj)
-        summary = _run(task, asked, resume, replay, run_dir, checkpoint_every, observe, agree)
+        summary = _run(task, data, asked, resume, replay, run_dir, checkpoint_every, observe, agree)
     _conclude(summary, as_json=as_json)
 
 
@@ -257,6 +266,7 @@ def _check_together(
     resume: str | None,
     replay: str | None,
     run_dir: Path | None,
+    data: Path | None,
     *,
     dry_run: bool,
 ) -> None:
@@ -265,6 +275,11 @@ def _check_together(
         raise ConfigError(
             "No task was named. Try: qsgd train digits, or qsgd train script.py:make_task, or "
             "qsgd train --resume RUN"
+        )
+    if task is None and data is not None:
+        raise ConfigError(
+            f"--data {data} belongs to a task: name that too. Or leave --data out: a run knows the "
+            "folder that it was started with."
         )
     if resume is not None and replay is not None:
         raise ConfigError(
@@ -283,6 +298,7 @@ def _check_together(
 
 def _run(
     name: str | None,
+    data: Path | None,
     asked: Mapping[str, Any],
     resume: str | None,
     replay: str | None,
@@ -297,8 +313,13 @@ def _run(
     from qsgd_core.cli.progress import ProgressBar
 
     settings = load_settings()
-    task, source = training.load_task(name, settings) if name is not None else (None, None)
+    task, source = None, None
+    if name is not None:
+        data = data or _data_of(resume or replay, settings)
+        task, source = training.open_task(name, data, settings)
     if task is not None and resume is None and replay is None:
+        for sentence in task.check():
+            typer.echo(sentence, err=True)
         agree(task)
     with ProgressBar(Console(stderr=True)) as bar:
         observers = [*(settings.observers if observe is None else observe), bar]
@@ -324,10 +345,21 @@ def _run(
             task,
             training.TrainConfig(**asked),
             source=source,
+            data=data,
             run_dir=run_dir,
             observers=observers,
             checkpoint_every=checkpoint_every,
         )
+
+
+def _data_of(run: str | None, settings: Settings) -> Path | None:
+    """The folder that a recorded run had its data in."""
+    from qsgd_core.training.folder import find_run, read_record
+
+    if run is None:
+        return None
+    data = read_record(find_run(run, settings.runs)).data
+    return None if data is None else Path(data)
 
 
 def _agree(asked: Mapping[str, Any], task: Task, *, yes: bool, line: Sequence[str]) -> None:
@@ -442,12 +474,14 @@ def _say_no_result(summary: Summary, jobs: Sequence[Job]) -> str:
     )
 
 
-def _plan(name: str, asked: Mapping[str, Any], *, as_json: bool) -> None:
+def _plan(name: str, data: Path | None, asked: Mapping[str, Any], *, as_json: bool) -> None:
     from qsgd_core import training
     from qsgd_core.cli.report import print_plan
 
     with quiet_stdout(as_json):
-        task, _ = training.load_task(name, load_settings())
+        task, _ = training.open_task(name, data, load_settings())
+        for sentence in task.check():
+            typer.echo(sentence, err=True)
         plan = training.plan(task, training.TrainConfig(**asked))
     if as_json:
         print_json(plan.to_dict())

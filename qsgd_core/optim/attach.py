@@ -9,6 +9,7 @@ import torch
 
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import Observer
+from qsgd_core.optim.base_optimizer import ATTACHMENT
 from qsgd_core.optim.config import Count, Inject, Normalize, Scope, TermConfig, Wait, Weight
 from qsgd_core.optim.engine import Attachment
 from qsgd_core.registry import default_registry
@@ -50,7 +51,7 @@ def attach(
 
     Args:
         optimizer: any torch optimizer that can step without a closure. Wrappers that keep the
-            real one in ``.optimizer`` (accelerate) are looked through.
+            real one in ``.optimizer`` (accelerate, Lightning) are looked through.
         quantum_weight: λ ≥ 0, a number or a function of the step.
         n_qubits: coordinates, and qubits, of a block.
         depth: layers of the circuit, for perturbations that have layers.
@@ -95,13 +96,18 @@ def attach(
     Raises:
         ConfigError: an argument, a name or an optimizer that cannot be used, with the reason.
     """
-    inner = getattr(optimizer, "optimizer", None)
-    if isinstance(inner, torch.optim.Optimizer):
-        optimizer = inner
+    optimizer = _real(optimizer)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ConfigError(
             f"attach() needs a torch.optim.Optimizer, not {type(optimizer).__name__}. "
             "Give it torch.optim.SGD(model.parameters(), lr=0.1), say."
+        )
+    if "_optimizer_step_pre_hooks" not in vars(optimizer):
+        inner = getattr(optimizer, "optimizer", None)
+        raise ConfigError(
+            f"This {type(optimizer).__name__} is a wrapper around {type(inner).__name__}, which is "
+            "no torch.optim.Optimizer, so the term cannot be put on its steps. "
+            "Train without what wraps it (DeepSpeed, say)."
         )
     config = TermConfig(
         quantum_weight=quantum_weight,
@@ -130,3 +136,14 @@ def attach(
     return Attachment(
         optimizer, config, registry=default_registry(), named_parameters=named_parameters
     )
+
+
+def attached(optimizer: torch.optim.Optimizer) -> Attachment | None:
+    """The term that an optimizer carries, or the one in a wrapper of it; None if there is none."""
+    return vars(_real(optimizer)).get(ATTACHMENT)
+
+
+def _real(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer in the wrappers of training libraries."""
+    inner = getattr(optimizer, "optimizer", None)
+    return _real(inner) if isinstance(inner, torch.optim.Optimizer) else optimizer

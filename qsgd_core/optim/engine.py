@@ -25,7 +25,14 @@ from qsgd_core.optim.describe import Description, describe
 from qsgd_core.optim.effect import SOURCES, EffectSize, Stats
 from qsgd_core.optim.gradient_route import GradientRoute
 from qsgd_core.optim.groups import Groups
-from qsgd_core.optim.held import drop_held, held_values, keep_held, restore_held
+from qsgd_core.optim.held import (
+    drop_held,
+    held_values,
+    keep_held,
+    release,
+    reserve,
+    restore_held,
+)
 from qsgd_core.optim.layout import Layout
 from qsgd_core.optim.machine import describe_machine
 from qsgd_core.optim.modulation import Modulation
@@ -95,7 +102,11 @@ class Attachment:
         self._open = False
         self._carried: tuple[list[dict[str, Any]], dict[int, torch.Tensor]] | None = None
         self._said: set[str] = set()
-        self._observers = Observers(registry.make_observers(config.observers, None))
+        self._reserved = resumed  # a copy brings what was reserved in the original
+        observers = config.observers
+        if not Ranks().is_lead:  # what has a name writes somewhere; rank 0 speaks for all
+            observers = [o for o in observers or () if callable(o)]
+        self._observers = Observers(registry.make_observers(observers, None))
         if self.source.paid is not None:
             self.source.paid.tell = self._tell
         self._takes_closure = check_optimizer(optimizer)
@@ -240,6 +251,9 @@ class Attachment:
     def _capture(self, active: list[int]) -> None:
         """Read θ and g as the base optimizer is about to use them, and get s for them."""
         optimizer, groups = self.optimizer, self.optimizer.param_groups
+        if self._reserved:
+            release(optimizer.state)
+            self._reserved = False
         buckets = self._layout.buckets(active)
         if not buckets:
             return
@@ -284,6 +298,8 @@ class Attachment:
                 self._recording.source(self._record.steps, step.modulation.source)
             if step.hold:
                 keep_held(optimizer.state, step.buckets, step.modulation.values)
+        elif not self._reserved:
+            self._reserve(stepped=True)
         if self._groups.moving:
             self._record.steps += 1
         if self._observers:
@@ -330,7 +346,15 @@ class Attachment:
         device = next((p.device for p in self._groups.order), torch.device("cpu"))
         self._effect.from_record(self._record.effect, device)
 
+    def _reserve(self, *, stepped: bool) -> None:
+        """Have the keys in the state that a checkpoint of this run has; see :mod:`.held`."""
+        every = self.source.every
+        if every is not None and (callable(every) or every > 1):
+            buckets = self._layout.whole(scheduled=callable(self.config.quantum_weight))
+            self._reserved |= reserve(self.optimizer.state, buckets, stepped=stepped)
+
     def _write_record(self, optimizer: torch.optim.Optimizer) -> None:
+        self._reserve(stepped=False)
         optimizer.param_groups[0][RECORD_KEY] = self.record_json()
         if self._recording is not None or self.replay is not None:
             weights = fingerprint(p for group in optimizer.param_groups for p in group["params"])

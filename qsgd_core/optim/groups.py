@@ -7,10 +7,11 @@ in a copy of the optimizer that is attached anew they give way to the new argume
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from qsgd_core.errors import ConfigError
 from qsgd_core.optim.base_optimizer import is_zero
@@ -18,6 +19,9 @@ from qsgd_core.optim.config import GROUP_KEYS, TermConfig, check_group, check_we
 
 FILLED_KEY = "qsgd_filled"
 """tuple[str, ...] in each group: its settings that came from the arguments."""
+
+WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module"}
+"""What torch.compile and activation checkpointing put into a parameter's name."""
 
 
 class Groups:
@@ -32,7 +36,6 @@ class Groups:
     Attributes:
         n_adopted: groups that have all settings; a later one needs :meth:`adopt`.
         moving: at the last :meth:`active`, some group had an lr other than 0: time passes.
-        order: every parameter's name, in the model's order where it is known.
     """
 
     def __init__(
@@ -45,10 +48,18 @@ class Groups:
     ) -> None:
         self._optimizer = optimizer
         self._config = config
-        self._names = None if named_parameters is None else {p: n for n, p in named_parameters}
+        self._ranks: dict[str, int] | None = None
+        self._names = _no_names()
+        if named_parameters is not None:
+            named = list(named_parameters)
+            own = unwrapped([name for name, _ in named])
+            self._ranks = {name: k for k, name in enumerate(own)}
+            self._names.update((p, name) for (_, p), name in zip(named, own, strict=True))
+            self._check_names()
+        self._places: list[list[str]] = []
         self.n_adopted = len(optimizer.param_groups) if resumed else 0
         self.moving = True
-        self.order: dict[torch.Tensor, str] = {}
+        self._order = _no_names()
 
     @property
     def all(self) -> list[dict[str, Any]]:
@@ -60,6 +71,16 @@ class Groups:
         """Whether every group has been adopted; groups come late, and one may replace another."""
         groups = self._optimizer.param_groups
         return len(groups) == self.n_adopted and all(FILLED_KEY in g for g in groups)
+
+    @property
+    def order(self) -> MutableMapping[torch.Tensor, str]:
+        """Every parameter's name, in the model's order where it is known.
+
+        It keeps no parameter alive: one whose place another takes is freed.
+        """
+        if any(p not in self._order for group in self.all for p in group["params"]):
+            self._name_parameters()
+        return self._order
 
     def adopt(self, check_block: Callable[[int], None], *, step: int) -> None:
         """Give groups the settings they lack and name every parameter; or raise, changing none.
@@ -84,7 +105,7 @@ class Groups:
             filled = group.get(FILLED_KEY, ())
             group[FILLED_KEY] = tuple(k for k in GROUP_KEYS if k in filled or k not in values)
             group.update(chosen)
-        self.name_parameters()
+        self._name_parameters()
         self.n_adopted = len(self.all)
 
     def active(self, step: int) -> list[int]:
@@ -98,17 +119,6 @@ class Groups:
         moving = [i for i, g in enumerate(groups) if not is_zero(g["lr"])]
         self.moving = bool(moving)
         return [i for i in moving if groups[i]["quantum_weight"] != 0]
-
-    def name_parameters(self) -> None:
-        """Set :attr:`order` for the parameters that are there now."""
-        found: dict[torch.Tensor, str] = {}
-        for i, group in enumerate(self.all):
-            own = group.get("param_names")
-            for k, p in enumerate(group["params"]):
-                found[p] = own[k] if own else f"{i}.{k}"
-        known = self._names or {}
-        ordered = {p: n for p, n in known.items() if p in found}
-        self.order = ordered | {p: n for p, n in found.items() if p not in ordered}
 
     def settings(self) -> list[dict[str, Any]]:
         """Each group's settings and which of them were filled in, to :meth:`put_back`."""
@@ -137,10 +147,59 @@ class Groups:
         return {k: group[k] for k in GROUP_KEYS if k in group and k not in left}
 
     def _check_order(self, settings: Sequence[Mapping[str, Any]]) -> None:
-        unordered = self._names is None and len(settings) > 1
+        unordered = self._ranks is None and len(settings) > 1
         if unordered and any(g["scope"] == "model" for g in settings):
             raise ConfigError(
                 'scope="model" takes the first coordinates in the model\'s order, which '
                 f"{len(settings)} parameter groups do not tell. "
                 "Pass named_parameters=model.named_parameters()."
             )
+
+    def _name_parameters(self) -> None:
+        """Name the parameters that are there now.
+
+        One that took the place of another takes its name: accelerate puts the shards of FSDP2
+        where the whole parameters were.
+        """
+        found: dict[torch.Tensor, str] = {}
+        for i, group in enumerate(self.all):
+            own = unwrapped(group.get("param_names") or ())
+            before = self._places[i] if i < len(self._places) else []
+            fits = len(before) == len(group["params"])
+            for k, p in enumerate(group["params"]):
+                place = before[k] if fits else f"{i}.{k}"
+                found[p] = self._names.get(p) or (own[k] if own else place)
+        self._places = [[found[p] for p in group["params"]] for group in self.all]
+        ranks = self._ranks or {}
+        self._order = _no_names()
+        self._order.update(sorted(found.items(), key=lambda item: ranks.get(item[1], len(ranks))))
+
+    def _check_names(self) -> None:
+        params = [p for group in self.all for p in group["params"]]
+        if params and not any(p in self._names for p in params):
+            raise ConfigError(
+                f"named_parameters has {len(self._names)} parameters and none of this optimizer's. "
+                "They are another model's, or come from a generator that has been used up. "
+                "Pass named_parameters=list(model.named_parameters())."
+            )
+
+
+def _no_names() -> MutableMapping[torch.Tensor, str]:
+    """Names by parameter, in the order they came, for as long as somebody else has the parameter.
+
+    Compared by identity, as parameters are.
+    """
+    names: MutableMapping[torch.Tensor, str] = WeakTensorKeyDictionary()
+    return names
+
+
+def unwrapped(names: Sequence[str]) -> list[str]:
+    """Parameter names without those of wrappers: seeds are the same compiled, under DDP and bare.
+
+    Args:
+        names: of one model or group; ``module.`` is DDP's if they all begin with it.
+    """
+    parts = [[part for part in name.split(".") if part not in WRAPPERS] for name in names]
+    while parts and all(len(path) > 1 and path[0] == "module" for path in parts):
+        parts = [path[1:] for path in parts]
+    return [".".join(path) for path in parts]

@@ -3,6 +3,9 @@
 It lies in ``optimizer.state[p]``, so that it travels with the optimizer. ``load_state_dict`` casts
 every state tensor to its parameter's dtype, so s is carried around it. Of a parameter that is cut
 over ranks each rank keeps the whole s, so that a checkpoint can be loaded on any number of ranks.
+
+torch.distributed.checkpoint loads the keys that the new optimizer has, and no others. So where s is
+held at all, NaN keeps its place until there is one.
 """
 
 from __future__ import annotations
@@ -51,6 +54,36 @@ def keep_held(state: State, buckets: Sequence[Bucket], values: Sequence[torch.Te
             state[member.param][S_KEY] = s.nan_to_num()
 
 
+def reserve(state: State, buckets: Sequence[Bucket], *, stepped: bool) -> bool:
+    """Keep places for s that is not there yet; whether there was one to keep.
+
+    Args:
+        state: the optimizer's.
+        buckets: of all parameters that may come to hold s.
+        stepped: the base optimizer has just stepped, so that a parameter with a gradient and
+            without a state will never have one of its own.
+    """
+    found = False
+    for bucket in buckets:
+        for m in bucket.members:
+            entry = state.get(m.param, {})
+            if S_KEY not in entry and (entry or (stepped and m.param.grad is not None)):
+                state[m.param][S_KEY] = torch.full(
+                    (m.length,), torch.nan, dtype=bucket.dtype, device=m.param.device
+                )
+                found = True
+    return found
+
+
+def release(state: State) -> None:
+    """Undo :func:`reserve` where no s has come."""
+    for param, entry in list(state.items()):
+        if isinstance(entry, dict) and S_KEY in entry and _is_reserved(entry[S_KEY]):
+            del entry[S_KEY]
+            if not entry:
+                del state[param]
+
+
 def drop_held(state: State) -> None:
     """Forget every held s."""
     for entry in state.values():
@@ -70,3 +103,8 @@ def restore_held(optimizer: torch.optim.Optimizer, held: Mapping[int, torch.Tens
     for k, param in enumerate(p for group in optimizer.param_groups for p in group["params"]):
         if k in held:
             optimizer.state[param][S_KEY] = held[k].detach().clone().to(param.device)
+    release(optimizer.state)
+
+
+def _is_reserved(s: torch.Tensor) -> bool:
+    return bool(s.isnan().any())

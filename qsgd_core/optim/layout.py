@@ -45,13 +45,21 @@ class Layout:
         if key != self._key:
             self._check(any(groups[i]["scope"] == "model" for i in active))
             only = {p for i in active for p in groups[i]["params"] if p.grad is not None}
-            if not only <= self._groups.order.keys():  # a parameter took another one's place
-                self._groups.name_parameters()
             self._buckets = select(groups, active, self._groups.order, only=only)
             self._key = key
         for bucket in self._buckets:
             bucket.look()
         return self._buckets
+
+    def whole(self, *, scheduled: bool) -> list[Bucket]:
+        """Buckets of every parameter that may carry the term, with or without a gradient.
+
+        Args:
+            scheduled: λ follows a schedule, so that one of 0 now may be another later.
+        """
+        groups = self._groups.all
+        chosen = [i for i, g in enumerate(groups) if scheduled or g["quantum_weight"] != 0]
+        return select(groups, chosen, self._groups.order, only=None)
 
     def _check(self, model_scope: bool) -> None:
         """Once: parts of an optimizer do not become wholes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Mapping
@@ -77,6 +78,7 @@ class ScheduledRunner:
         self._step = 0
         self._ranks = Ranks()
         self._agreed = False
+        self._shared: bytes | None = None
 
     def run(self, work: Workload, *, shots: int | None, step: int) -> Sample:
         """See :class:`~qsgd_core.optim.runner.Runner`; the same on every rank."""
@@ -84,7 +86,21 @@ class ScheduledRunner:
         if not self._agreed:
             self.run_id = (self._ranks.share(self.run_id.encode()) or b"").decode()
             self._agreed = True
-        return sample_for_all(self._ranks, lambda: self._ask(work, shots=shots, step=step))
+        sample = sample_for_all(self._ranks, lambda: self._ask(work, shots=shots, step=step))
+        self._share_state()
+        return sample
+
+    def _share_state(self) -> None:
+        """Tell every rank what a checkpoint keeps, where that has changed.
+
+        Any of them may be asked for it: torch.distributed.checkpoint takes what all ranks have from
+        whichever it likes.
+        """
+        if self._ranks.world == 1:
+            return
+        state = None if self._scheduler is None else json.dumps(self._scheduler.state()).encode()
+        if heard := self._ranks.share(None if state == self._shared else state):
+            self._shared, self._state = heard, json.loads(heard)
 
     def _ask(self, work: Workload, *, shots: int | None, step: int) -> Sample:
         """On rank 0, which alone has a scheduler."""
@@ -100,7 +116,7 @@ class ScheduledRunner:
     def go_on_with(self, run_id: str | None, state: dict[str, Any] | None) -> None:
         """Be the run of a checkpoint: what it has paid for is there to be used."""
         self.close(finished=False)
-        self._agreed = False
+        self._agreed, self._shared = False, None
         if run_id is not None and self.asked.run is None:
             self.run_id, self._goes_on = run_id, True
         self._state = state

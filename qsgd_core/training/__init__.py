@@ -7,6 +7,16 @@ from qsgd_core.training.plan import Plan, plan
 from qsgd_core.training.replaying import replay
 from qsgd_core.training.run import resume, train
 from qsgd_core.training.summary import Summary
-from qsgd_core.training.tasks import load_task
+from qsgd_core.training.tasks import load_task, open_task
 
-__all__ = ["Plan", "Summary", "TrainConfig", "load_task", "plan", "replay", "resume", "train"]
+__all__ = [
+    "Plan",
+    "Summary",
+    "TrainConfig",
+    "load_task",
+    "open_task",
+    "plan",
+    "replay",
+    "resume",
+    "train",
+]

@@ -24,7 +24,7 @@ class Position:
     Attributes:
         epoch: epochs finished.
         batch: batches trained in the epoch that is going on; 0 between epochs.
-        step: optimizer steps taken.
+        step: optimizer steps taken; a GradScaler leaves some batches without one.
         loss_sum: sum of the training losses of those ``batch`` batches, in order.
         effect_sum: sum of the effect size over all steps of the finished epochs.
         effect_steps: number of those steps that had a term.
@@ -53,6 +53,7 @@ class Checkpoint:
         optimizer: its ``state_dict()``, which carries the term's counters.
         now: random states at this point.
         epoch_start: random states where the unfinished epoch began; None between epochs.
+        scaler: state of the GradScaler; None without one.
     """
 
     task: str
@@ -63,6 +64,7 @@ class Checkpoint:
     optimizer: Mapping[str, Any]
     now: dict[str, Any]
     epoch_start: dict[str, Any] | None = None
+    scaler: dict[str, Any] | None = None
     format: int = field(default=FORMAT)
 
 

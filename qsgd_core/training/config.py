@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from qsgd_core.task import TaskDefaults
 MAX_SEED = 2**63 - 1
 MAY_CHANGE = ("epochs", "max_steps")
 """What a resumed run may be asked for anew; everything else is the run's identity."""
+LR_SCHEDULES = ("constant", "linear")
+PRECISIONS = ("float32", "float16")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class TrainConfig:
             lower case, which gets the term by ``attach``.
         epochs: walks through the training data.
         max_steps: stop after so many optimizer steps, even in the middle of an epoch.
+        lr_schedule, warmup, clip_norm, precision: see :class:`~qsgd_core.TaskDefaults`.
+        lr_steps: steps that the learning rate is planned for; None for those of the whole run. A
+            run keeps it when it is resumed or replayed with another end.
         run: the run's id on the ledger; set when the run folder is made.
         replay: path of the record of the run that this one repeats; see
             :func:`qsgd_core.training.replay`.
@@ -38,6 +43,11 @@ class TrainConfig:
     weight_decay: float | None = None
     epochs: int | None = None
     max_steps: int | None = None
+    lr_schedule: str | None = None
+    warmup: float | None = None
+    lr_steps: int | None = None
+    clip_norm: float | None = None
+    precision: str | None = None
     seed: int = 0
     quantum_weight: float = 0.5
     n_qubits: int = 4
@@ -64,13 +74,12 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrainConfig:
-        """Read the JSON form.
+        """Read the JSON form; a field that came with a later version has its default.
 
         Raises:
-            ConfigError: fields that this version does not know, or that are missing.
+            ConfigError: fields that this version does not know.
         """
-        known = {f.name for f in fields(cls)}
-        if odd := sorted(known ^ set(data)):
+        if odd := sorted(set(data) - {f.name for f in fields(cls)}):
             raise ConfigError(
                 f"The run's configuration has other fields than this version of qsgd-core: "
                 f"{', '.join(odd)}. Resume it with the version named in its config.json."
@@ -82,8 +91,8 @@ def resolve(config: TrainConfig, defaults: TaskDefaults, settings: Settings) -> 
     """``config`` with the task's defaults and the environment's settings filled in.
 
     Raises:
-        ConfigError: epochs, max_steps, lr, weight_decay or seed out of range. The term's own
-            arguments are checked where the optimizer is made.
+        ConfigError: a value out of range. The term's own arguments are checked where the
+            optimizer is made.
     """
     from_environment = config.backend is None and config.backend_options is None
     options = settings.backend_options if from_environment else config.backend_options
@@ -94,6 +103,10 @@ def resolve(config: TrainConfig, defaults: TaskDefaults, settings: Settings) -> 
             defaults.weight_decay if config.weight_decay is None else config.weight_decay
         ),
         epochs=defaults.epochs if config.epochs is None else config.epochs,
+        lr_schedule=config.lr_schedule or defaults.lr_schedule,
+        warmup=defaults.warmup if config.warmup is None else config.warmup,
+        clip_norm=defaults.clip_norm if config.clip_norm is None else config.clip_norm,
+        precision=config.precision or defaults.precision,
         backend=config.backend or settings.backend,
         backend_options=dict(options) if options else None,
         shots=settings.shots if config.shots is None else config.shots,
@@ -101,10 +114,15 @@ def resolve(config: TrainConfig, defaults: TaskDefaults, settings: Settings) -> 
         wait=config.wait or settings.wait,
     )
     _at_least_one("epochs", full.epochs)
-    if full.max_steps is not None:
-        _at_least_one("max_steps", full.max_steps)
-    _finite("lr", full.lr)
-    _finite("weight_decay", full.weight_decay)
+    for name in ("max_steps", "lr_steps"):
+        if getattr(full, name) is not None:
+            _at_least_one(name, getattr(full, name))
+    for name in ("lr", "weight_decay", "warmup", "clip_norm"):
+        _finite(name, getattr(full, name))
+    if full.warmup is not None and full.warmup > 1:
+        raise ConfigError(f"warmup is a share of the run's steps, 1 at most, not {full.warmup!r}.")
+    _one_of("lr_schedule", full.lr_schedule, LR_SCHEDULES)
+    _one_of("precision", full.precision, PRECISIONS)
     if not 0 <= full.seed <= MAX_SEED:
         raise ConfigError(f"seed must be between 0 and 2**63 - 1, not {full.seed}.")
     return full
@@ -160,3 +178,8 @@ def _finite(name: str, value: float | None) -> None:
             f"{name} must be finite and at least 0, not {value!r}. "
             f"Leave it out to use the task's own."
         )
+
+
+def _one_of(name: str, value: str | None, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} must be {' or '.join(known)}, not {value!r}.")

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,8 @@ class Record:
         task: the task's name.
         source: how to find the task again: its name or ``/path/script.py:function``; None when it
             was handed over in python.
+        data: folder that the task was given its data in; None for its own.
+        identity: the task's.
         config: the full configuration.
         environment: versions, threads and processor the run was started on.
     """
@@ -127,6 +130,8 @@ class Record:
     source: str | None
     config: TrainConfig
     environment: dict[str, Any]
+    data: str | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_record(folder: RunFolder, record: Record) -> None:
@@ -135,6 +140,8 @@ def write_record(folder: RunFolder, record: Record) -> None:
         "format": FORMAT,
         "task": record.task,
         "source": record.source,
+        "data": record.data,
+        "identity": record.identity,
         "config": record.config.to_dict(),
         "environment": record.environment,
     }
@@ -155,7 +162,14 @@ def read_record(folder: RunFolder) -> Record:
                 f"format {FORMAT}. Resume the run with the version that wrote it."
             )
         config = TrainConfig.from_dict(data["config"])
-        return Record(data["task"], data["source"], config, data["environment"])
+        return Record(
+            data["task"],
+            data["source"],
+            config,
+            data["environment"],
+            data=data.get("data"),
+            identity=data.get("identity", {}),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{folder.config} cannot be read ({type(error).__name__}: {error}), so the run cannot "

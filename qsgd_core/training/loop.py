@@ -20,6 +20,7 @@ from qsgd_core.training.interrupt import Interrupt
 from qsgd_core.training.loading import RandomState, batches
 from qsgd_core.training.meter import EpochMeter, RunningSum
 from qsgd_core.training.optimizer import Term
+from qsgd_core.training.stepping import Stepper
 
 Row: TypeAlias = dict[str, Any]
 Status: TypeAlias = Literal["finished", "interrupted"]
@@ -41,6 +42,7 @@ class Parts:
     config: TrainConfig
     built: Built
     optimizer: torch.optim.Optimizer
+    stepper: Stepper
     term: Term
     meter: EpochMeter
     tell: Observer
@@ -83,6 +85,7 @@ class Session:
         try:
             parts.built.model.load_state_dict(checkpoint.model)
             parts.optimizer.load_state_dict(dict(checkpoint.optimizer))
+            parts.stepper.restore(checkpoint.scaler)
         except (RuntimeError, ValueError, KeyError) as error:
             raise ConfigError(
                 f"The checkpoint does not fit task {parts.task.name!r}: {_first_line(error)}. The "
@@ -146,6 +149,7 @@ class Session:
             rows=list(self.rows),
             model=parts.built.model.state_dict(),
             optimizer=parts.optimizer.state_dict(),
+            scaler=parts.stepper.state(),
             now=now.to_dict(),
             epoch_start=None if start is None else start.to_dict(),
         )
@@ -166,11 +170,11 @@ class Session:
             batch = next(walk, _END)
             if batch is _END:
                 break
-            self._train(batch)
+            stepped = self._train(batch)
             if interrupt.requested and not self._at_limit:
                 raise _StopRequestedError
             every = self._checkpoint_every
-            if every is not None and self.position.step % every == 0:
+            if every is not None and stepped and self.position.step % every == 0:
                 self.save()
         self._end_epoch()
 
@@ -193,19 +197,21 @@ class Session:
                 raise
             yield batch
 
-    def _train(self, batch: Any) -> None:
+    def _train(self, batch: Any) -> bool:
+        """One batch; whether a step was taken."""
         parts, position = self._parts, self.position
         parts.optimizer.zero_grad(set_to_none=True)
-        loss = parts.task.loss(parts.built.model, batch)
-        loss.backward()
-        parts.optimizer.step()
+        with parts.stepper.autocast():
+            loss = parts.task.loss(parts.built.model, batch)
+        stepped = parts.stepper.step(loss, position.step)
         parts.meter.loss.add(loss)
-        position.step += 1
+        position.step += stepped
         position.batch += 1
         done = BatchTrained(
             position.step, epoch=position.epoch + 1, batch=position.batch, loss=loss.detach()
         )
         parts.tell(done)
+        return stepped
 
     def _end_epoch(self) -> None:
         position = self.position
@@ -237,7 +243,7 @@ class Session:
         parts, position = self._parts, self.position
         model = parts.built.model
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), parts.stepper.autocast():
             metrics = parts.built.evaluate(model)
         row: Row = {
             "epoch": position.epoch + 1,

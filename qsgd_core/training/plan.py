@@ -52,8 +52,8 @@ def plan(task: Task, config: TrainConfig) -> Plan:
     Raises:
         ConfigError: whatever would stop the run at its start.
     """
-    full = resolve(config, task.defaults, load_settings())
-    parts = assemble(task, full)
+    parts = assemble(task, resolve(config, task.defaults, load_settings()))
+    full = parts.config
     term = parts.term.qsgd_describe()
     steps = total_steps(full, parts.built.train_loader)
     idle = full.quantum_weight == 0

@@ -15,9 +15,8 @@ from qsgd_core.settings import load_settings
 from qsgd_core.task import Task
 from qsgd_core.training.config import MAY_CHANGE, TrainConfig, changes
 from qsgd_core.training.folder import RunFolder, find_run, read_record
-from qsgd_core.training.run import check_environment, source_of, train
+from qsgd_core.training.run import check_environment, same_task, train
 from qsgd_core.training.summary import Summary
-from qsgd_core.training.tasks import load_task
 
 logger = logging.getLogger("qsgd_core")
 
@@ -62,18 +61,11 @@ def replay(
         )
     check_environment(settings, recorded, asked, folder)
     config = _as_far_as_recorded(recorded.config, asked, folder)
-    source = recorded.source
-    if task is None:
-        task, source = load_task(source_of(recorded, folder), settings)
-    if task.name != recorded.task:
-        raise ConfigError(
-            f"The run in {folder.path} trains task {recorded.task!r}, not {task.name!r}. Name that "
-            "task, or leave the task out."
-        )
     return train(
-        task,
+        same_task(task, recorded, settings, folder),
         config,
-        source=source,
+        source=recorded.source,
+        data=None if recorded.data is None else Path(recorded.data),
         run_dir=run_dir,
         observers=observers,
         checkpoint_every=checkpoint_every,
@@ -90,12 +82,14 @@ def _as_far_as_recorded(
     shorter = {name: asked[name] for name in MAY_CHANGE if name in asked}
     config = replace(config, **shorter, replay=str(folder.record.resolve()))
     if total is not None and n_steps < total:
+        left_out = ", or left steps out for gradients that overflowed in float16"
         logger.warning(
-            "The record of %s ends after step %d of %d, where that run was interrupted or killed: "
-            "the replay ends there too.",
+            "The record of %s ends after step %d of %d, where that run was interrupted or "
+            "killed%s: the replay ends there too.",
             folder.path,
             n_steps,
             total,
+            left_out if config.precision == "float16" else "",
         )
     if shorter or total is None or n_steps < total:
         limit = n_steps if config.max_steps is None else min(config.max_steps, n_steps)

@@ -39,7 +39,7 @@ from qsgd_core.training.loop import Parts, Session
 from qsgd_core.training.plot import draw
 from qsgd_core.training.setup import assemble
 from qsgd_core.training.summary import Summary, summarise
-from qsgd_core.training.tasks import load_task
+from qsgd_core.training.tasks import recorded_task
 
 
 def train(
@@ -47,6 +47,7 @@ def train(
     config: TrainConfig | None = None,
     *,
     source: str | None = None,
+    data: Path | None = None,
     run_dir: Path | None = None,
     observers: Sequence[str | Observer] | None = None,
     checkpoint_every: int | None = None,
@@ -61,6 +62,7 @@ def train(
         task: what to train.
         config: how; None for all defaults.
         source: how :func:`resume` finds the task again: its name or ``/path/script.py:function``.
+        data: folder that the task was given its data in, for the same purpose.
         run_dir: the run's folder, new or empty; None for one named after the time under
             ``QSGD_RUNS``.
         observers: names or functions that are told of events; None for ``QSGD_OBSERVERS``.
@@ -78,7 +80,17 @@ def train(
     parts = assemble(task, full, told, record=RunFolder(path).record)
     folder = new_folder(path)
     with _held(folder):
-        write_record(folder, Record(task.name, source, full, environment.describe(parts)))
+        write_record(
+            folder,
+            Record(
+                task.name,
+                source,
+                parts.config,
+                environment.describe(parts),
+                data=None if data is None else str(data.resolve()),
+                identity=task.identity(),
+            ),
+        )
         session = _session(parts, folder, checkpoint_every)
         session.save()
         return _finish(session, parts, folder)
@@ -118,13 +130,7 @@ def resume(
     asked = dict(asked or {})
     check_same_run(record.config, asked, str(folder.path))
     check_environment(settings, record, asked, folder)
-    if task is None:
-        task, _ = load_task(source_of(record, folder), settings)
-    if task.name != record.task:
-        raise ConfigError(
-            f"The run in {folder.path} trains task {record.task!r}, not {task.name!r}. Name that "
-            "task, or leave the task out."
-        )
+    task = same_task(task, record, settings, folder)
     with _held(folder):
         saved = checkpoints.load(folder.checkpoint)
         checkpoints.check(saved, record.task, record.config, folder.checkpoint)
@@ -136,8 +142,8 @@ def resume(
         session = _session(parts, folder, checkpoint_every)
         session.restore(saved)
         environment.warn_of_differences(record.environment, parts)
-        if full != record.config:
-            write_record(folder, replace(record, config=full))
+        if parts.config != record.config:
+            write_record(folder, replace(record, config=parts.config))
         return _finish(session, parts, folder)
 
 
@@ -186,15 +192,19 @@ def _session(parts: Parts, folder: RunFolder, checkpoint_every: int | None) -> S
     return Session(parts, save, checkpoint_every=checkpoint_every)
 
 
-def source_of(record: Record, folder: RunFolder) -> str:
-    """How to find the run's task, or the reason why that cannot be known."""
-    if record.source is None:
+def same_task(task: Task | None, record: Record, settings: Settings, folder: RunFolder) -> Task:
+    """The task of a recorded run: ``task`` if that is it, else as the record says.
+
+    Raises:
+        ConfigError: it cannot be found, or is another one.
+    """
+    task = task or recorded_task(record, settings, folder.path)
+    if task.name != record.task:
         raise ConfigError(
-            f"The run in {folder.path} was started from python, so its task {record.task!r} cannot "
-            "be found from here. Pass the task to resume() or replay(), or name it on the command "
-            f"line: qsgd train script.py:make_task --resume {folder.path}"
+            f"The run in {folder.path} trains task {record.task!r}, not {task.name!r}. Name that "
+            "task, or leave the task out."
         )
-    return record.source
+    return task.as_recorded(record.identity)
 
 
 def check_environment(

@@ -13,6 +13,8 @@ from qsgd_core.training.config import TrainConfig, total_steps
 from qsgd_core.training.loop import Parts
 from qsgd_core.training.meter import EpochMeter
 from qsgd_core.training.optimizer import make_optimizer
+from qsgd_core.training.rate import planned
+from qsgd_core.training.stepping import Stepper
 
 
 def assemble(
@@ -35,6 +37,7 @@ def assemble(
     """
     rng.seed_all(config.seed)
     built = task.build(config.seed)
+    config = planned(config, built.train_loader)
     meter = EpochMeter.empty()
     tell = Observers([meter, *observers])
     made = make_optimizer(
@@ -45,4 +48,7 @@ def assemble(
         total_steps=total_steps(config, built.train_loader) or None,  # of 0 the loop says why
         record=None if record is None else str(record),
     )
-    return Parts(task, config, built, made.optimizer, made.term, meter, tell, close=made.close)
+    stepper = Stepper(built.model, made.optimizer, config)
+    return Parts(
+        task, config, built, made.optimizer, stepper, made.term, meter, tell, close=made.close
+    )

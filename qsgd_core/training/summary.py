@@ -9,6 +9,7 @@ from typing import Any
 
 from qsgd_core.optim.effect import SOURCES
 from qsgd_core.training.loop import Parts, Session, Status
+from qsgd_core.training.rate import describe
 
 BESIDE = {"contract": False}
 """Marks fields of :class:`Summary` that are not printed as JSON."""
@@ -29,6 +30,7 @@ class Summary:
         trained: whether this session trained anything.
         n_coordinates: coordinates the term touches.
         optimizer: name of the base optimizer.
+        steps_are: learning rate, clipping and precision in words.
         metrics: the last line of metrics.jsonl.
         plot: the picture, when one was drawn.
         spending: on a paid backend jobs, shots, cost_usd and qpu_s, which join the contract.
@@ -56,6 +58,7 @@ class Summary:
     trained: bool = field(default=True, metadata=BESIDE)
     n_coordinates: int = field(default=0, metadata=BESIDE)
     optimizer: str = field(default="adamw", metadata=BESIDE)
+    steps_are: str = field(default="", metadata=BESIDE)
     metrics: Mapping[str, Any] = field(default_factory=dict, metadata=BESIDE)
     plot: Path | None = field(default=None, metadata=BESIDE)
     spending: dict[str, Any] | None = field(default=None, metadata=BESIDE)
@@ -102,6 +105,7 @@ def summarise(
         trained=trained,
         n_coordinates=parts.term.qsgd_describe().n_coordinates,
         optimizer=config.optimizer,
+        steps_are=describe(config),
         metrics=last,
         spending=stats.spending,
         replayed=stats.replayed,

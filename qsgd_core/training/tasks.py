@@ -12,6 +12,7 @@ from qsgd_core.errors import ConfigError
 from qsgd_core.registry import default_registry
 from qsgd_core.settings import Settings
 from qsgd_core.task import Task
+from qsgd_core.training.folder import Record
 
 
 def load_task(source: str, settings: Settings) -> tuple[Task, str]:
@@ -38,6 +39,46 @@ def load_task(source: str, settings: Settings) -> tuple[Task, str]:
             "and a function in it: qsgd train path/to/script.py:make_task"
         )
     return _call(_run(script), script, function), f"{script}:{function}"
+
+
+def open_task(source: str, data: Path | None, settings: Settings) -> tuple[Task, str]:
+    """The task with its data in the folder ``data``, if that is given; else :func:`load_task`.
+
+    Raises:
+        ConfigError: no such task or folder, or the task takes none.
+    """
+    task, found = load_task(source, settings)
+    if data is None:
+        return task, found
+    if not data.is_dir():
+        raise ConfigError(f"--data {data} is no folder (looked for {data.resolve()}).")
+    made = task.with_data(data.resolve())
+    if not isinstance(made, Task):
+        raise ConfigError(
+            f"with_data() of task {task.name!r} returned {_article(made)}, not a Task."
+        )
+    return made, found
+
+
+def recorded_task(record: Record, settings: Settings, where: Path) -> Task:
+    """The task of a run, as it was when that was recorded.
+
+    Args:
+        record: of the run.
+        settings: for the registry.
+        where: the run's folder, for messages.
+
+    Raises:
+        ConfigError: it cannot be found, or is not that task any more.
+    """
+    if record.source is None:
+        raise ConfigError(
+            f"The run in {where} was started from python, so its task {record.task!r} cannot "
+            "be found from here. Pass the task to resume() or replay(), or name it on the command "
+            f"line: qsgd train script.py:make_task --resume {where}"
+        )
+    data = None if record.data is None else Path(record.data)
+    return open_task(record.source, data, settings)[0]
 
 
 def _run(script: Path) -> ModuleType:

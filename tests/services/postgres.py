@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-LONGEST_S = 3600
+LONGEST_S = 14400
 """The server ends by itself after this long, should nobody be left to end it."""
 START_S = 60.0
 STOP_S = 30.0

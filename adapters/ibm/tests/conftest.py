@@ -84,7 +84,7 @@ def _start(*arguments: str) -> tuple[subprocess.Popen[str], Double]:
 
 @pytest.fixture(scope="session")
 def running_double() -> Iterator[Double]:
-    process, double = _start("--max-seconds", "3600")
+    process, double = _start("--max-seconds", "14400")
     yield double
     process.terminate()
     process.wait(10)

@@ -326,7 +326,8 @@ def test_the_command_prints_the_contract_and_the_report_is_there(
     data = json.loads(said)
     assert "[4/4] sine@0.5 seed 1: finished" in progress
     report = Path(data["report"])
-    assert report.read_text().startswith("# toy: 2 arms, 2 seeds")
+    assert "<title>toy: 2 arms, 2 seeds</title>" in report.read_text()
+    assert report.with_name("report.md").read_text().startswith("# toy: 2 arms, 2 seeds")
     assert report.parent.parent == tmp_path / "runs"
     assert main(line) == 0
     assert json.loads(capfd.readouterr().out) == data
@@ -341,7 +342,7 @@ def test_the_command_survives_a_run_whose_process_dies(tmp_path, monkeypatch, ca
     assert json.loads(said)["arms"]["uniform@0.5"]["accuracy"]["mean"] is not None
     assert json.loads(said)["arms"]["sine@0.5"]["accuracy"]["mean"] is None
     assert "1 of 3 runs failed" in errors
-    assert "sine@0.5 seed 0 failed: The process of this run died" in (out / "report.md").read_text()
+    assert "| sine@0.5, seed 0 | The process of this run died" in (out / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

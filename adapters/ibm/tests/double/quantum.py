@@ -110,8 +110,9 @@ class Program:
 
 def _expectations(item: Any) -> list[Any]:
     """Mean of (-1)^bit over shots (and randomisations, flips undone): one list a row."""
-    bits = np.asarray(item["c"])
-    if (flips := item.get("measurement_flips.c")) is not None:
+    name = next(key for key in item if not key.startswith("measurement_flips."))
+    bits = np.asarray(item[name])
+    if (flips := item.get(f"measurement_flips.{name}")) is not None:
         bits = bits ^ np.asarray(flips)
         means = (1 - 2 * bits.mean(axis=-2)).mean(axis=0)
     else:

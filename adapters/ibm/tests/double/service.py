@@ -6,6 +6,7 @@ import hashlib
 import queue
 import threading
 import time
+import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -247,9 +248,15 @@ class Service:
             seed = int.from_bytes(
                 hashlib.sha256(f"{self._seed}/{job.number}".encode()).digest()[:4], "big"
             )
-            text, served = job.program.run(device=job.backend, seed=seed, noise=self._noise)
-            with self._lock:
-                self._finish(job, text, served)
+            try:
+                text, served = job.program.run(device=job.backend, seed=seed, noise=self._noise)
+            except Exception:  # noqa: BLE001  # whatever a job does, the next one is served
+                traceback.print_exc()
+                with self._lock:
+                    job.status, job.billed_s = "Failed", 0.0
+            else:
+                with self._lock:
+                    self._finish(job, text, served)
             job.ended.set()
 
     def _finish(self, job: Job, text: str, served: list[Any]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from qsgd_lab.compare.table import Comparison
 
 INTERRUPTED = 130
-REPORT = "report.md"
+REPORT = "report.html"
+PAGES = {REPORT: "html", "report.md": "markdown"}
 
 ARMS = "Arms"
 RUNS = "Runs"
@@ -179,7 +181,7 @@ def _run(
     from qsgd_lab.compare.plan import default_folder
     from qsgd_lab.compare.progress import Screen
     from qsgd_lab.compare.table import read_comparison, to_json
-    from qsgd_lab.compare.text import markdown
+    from qsgd_lab.report.render import comparison_page
 
     settings = load_settings()
     home = (out or default_folder(plan, settings.runs)).resolve()
@@ -204,9 +206,14 @@ def _run(
             raise typer.Exit(INTERRUPTED)
         found = read_comparison(home, begun)
         files.write_json(home / "comparison.json", to_json(found))
-        report = home / REPORT
-        files.write_atomically(report, lambda file: file.write(markdown(found).encode()))
+        for name, form in PAGES.items():
+            page = comparison_page(found, form).encode()
+            files.write_atomically(home / name, partial(_put, page))
     return found
+
+
+def _put(page: bytes, file: IO[bytes]) -> None:
+    file.write(page)
 
 
 def _conclude(found: Comparison, *, as_json: bool) -> None:

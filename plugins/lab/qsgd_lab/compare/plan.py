@@ -20,6 +20,7 @@ from uuid import uuid4
 from qsgd_core import files
 from qsgd_core.errors import ConfigError
 from qsgd_core.task import Task
+from qsgd_core.task import differences as task_differences
 from qsgd_core.training import TrainConfig
 from qsgd_lab.stats.pairs import Metric
 
@@ -27,7 +28,7 @@ FORMAT = 1
 NAME = "plan.json"
 RUNS = "runs"
 FAILURES = "failures"
-_MAY_DIFFER = ("id", "format", "threads", "versions")
+_MAY_DIFFER = ("id", "format", "threads", "versions", "notes")
 """Of plan.json, what another session may bring otherwise; the first one's id and threads stay."""
 
 
@@ -86,6 +87,8 @@ class Plan:
         budget: as typed.
         threads: of torch, in every run.
         versions: what it was planned with.
+        identity_of_task: what was chosen about it, see :meth:`qsgd_core.Task.identity`.
+        notes: what the task says that a reader must know.
         id: its own; budgets on the ledger are named after it.
         format: of this file.
     """
@@ -102,6 +105,8 @@ class Plan:
     budget: str | None
     threads: int
     versions: dict[str, str]
+    identity_of_task: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     id: str = field(default_factory=lambda: uuid4().hex[:12])
     format: int = FORMAT
 
@@ -173,7 +178,8 @@ def read_plan(folder: Path) -> Plan:
                 f"{FORMAT}. Go on with the version that wrote it."
             )
         arms = tuple(ArmPlan(**arm) for arm in data.pop("arms"))
-        return Plan(arms=arms, seeds=tuple(data.pop("seeds")), **data)
+        seeds, notes = tuple(data.pop("seeds")), tuple(data.pop("notes", ()))
+        return Plan(arms=arms, seeds=seeds, notes=notes, **data)
     except FileNotFoundError:
         raise ConfigError(
             f"{folder} holds no comparison: it has no {NAME}. Give the folder of one, or start "
@@ -250,11 +256,13 @@ def _differences(begun: Plan, asked: Plan) -> list[str]:
     """What the plan in the folder has, where it is not what is asked for now."""
     then, now = begun.identity(), asked.identity()
     arms = then.pop("arms"), now.pop("arms")
+    tasks = then.pop("identity_of_task"), now.pop("identity_of_task")
     different = [
         f"{name} {_shown(then[name])} instead of {_shown(now[name])}"
         for name in then
         if then[name] != now[name]
     ]
+    different += [f"task's {text}" for text in task_differences(tasks[1], tasks[0])]
     names = tuple(",".join(arm["name"] for arm in some) for some in arms)
     if names[0] != names[1]:
         return [*different, f"arms {names[0]} instead of {names[1]}"]

@@ -13,7 +13,7 @@ from qsgd_core.errors import ConfigError
 from qsgd_core.registry import Registry
 from qsgd_core.settings import Settings
 from qsgd_core.task import Task
-from qsgd_core.training import TrainConfig, load_task
+from qsgd_core.training import TrainConfig, open_task
 from qsgd_core.training.config import resolve
 from qsgd_core.training.optimizer import make_optimizer
 from qsgd_lab.compare.arms import Arm, baseline_of, matching_arm, parse_arms
@@ -68,6 +68,7 @@ def make_plan(asked: Asked, registry: Registry) -> Plan:
     settings = registry.settings
     arms = parse_arms(asked.arms, registry)
     task, source = open_task(asked.task, asked.data, settings)
+    notes = tuple(task.check())
     planned = tuple(_plan_arm(arm, arms, asked, task, registry) for arm in arms)
     paid = [arm for arm in planned if arm.paid]
     if asked.budget is not None and not paid:
@@ -89,34 +90,9 @@ def make_plan(asked: Asked, registry: Registry) -> Plan:
         budget=asked.budget,
         threads=asked.threads,
         versions=versions(),
+        identity_of_task=dict(task.identity()),
+        notes=notes,
     )
-
-
-def open_task(source: str, data: Path | None, settings: Settings) -> tuple[Task, str]:
-    """The task, with its data in ``data`` if that is given, and where any process finds it.
-
-    A task takes a folder by a method ``with_data(folder: Path) -> Task``.
-
-    Raises:
-        ConfigError: no such task or folder, or the task takes none.
-    """
-    task, found = load_task(source, settings)
-    if data is None:
-        return task, found
-    with_data = getattr(task, "with_data", None)
-    if with_data is None:
-        raise ConfigError(
-            f"Task {task.name!r} brings its own data and takes no --data {data}. Leave it out; a "
-            "task of yours takes a folder by a method with_data(folder) that returns a Task."
-        )
-    if not data.is_dir():
-        raise ConfigError(f"--data {data} is no folder (looked for {data.resolve()}).")
-    made = with_data(data.resolve())
-    if not isinstance(made, Task):
-        raise ConfigError(
-            f"with_data() of task {task.name!r} returned a {type(made).__name__}, not a Task."
-        )
-    return made, found
 
 
 def _plan_arm(

@@ -14,7 +14,7 @@ from pathlib import Path
 from qsgd_core.errors import ConfigError
 from qsgd_lab.compare.executors import DIED
 from qsgd_lab.compare.plan import RunKey
-from qsgd_lab.compare.runs import State, run_one, write_failure
+from qsgd_lab.compare.runs import State, describe, run_one, write_failure
 
 SAVE_S = 10.0
 """After Ctrl-C, how long runs may take to finish their step and save."""
@@ -65,6 +65,8 @@ def _after(
         write_failure(home, key, f"{DIED}.")
         pool.shutdown(wait=False)
         return _pool()
+    except SystemExit as error:  # a script that calls sys.exit(): the end of that run, not of all
+        write_failure(home, key, describe(error))
     return pool
 
 

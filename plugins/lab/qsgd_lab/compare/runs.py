@@ -25,12 +25,11 @@ from qsgd_core import files
 from qsgd_core.errors import ConfigError, QSGDError
 from qsgd_core.events import BatchTrained, EpochEnded, Event, Observer, RunStarted
 from qsgd_core.settings import load_settings
-from qsgd_core.training import TrainConfig, resume, train
+from qsgd_core.training import TrainConfig, open_task, resume, train
 from qsgd_core.training.folder import RunFolder
 from qsgd_lab.compare import witness
 from qsgd_lab.compare.money import budget_of
 from qsgd_lab.compare.plan import FAILURES, RUNS, Plan, RunKey, read_plan
-from qsgd_lab.compare.planning import open_task
 
 State: TypeAlias = Literal["finished", "interrupted", "failed", "pending"]
 PROGRESS = "progress.json"
@@ -120,7 +119,7 @@ def describe(error: BaseException) -> str:
     text = " ".join(str(error).split())
     said = text if isinstance(error, QSGDError) else f"{type(error).__name__}: {text}".rstrip(": ")
     if out_of_memory(error):
-        said += (
+        said = said.rstrip(".") + (
             ". The run ran out of memory: have fewer runs at once (--jobs), a smaller model or a "
             "smaller batch."
         )
@@ -165,6 +164,7 @@ def _go_on(home: Path, plan: Plan, key: RunKey) -> Literal["finished", "interrup
     settings = load_settings()
     data = None if plan.data is None else Path(plan.data)
     task, source = open_task(plan.source, data, settings)
+    task = task.as_recorded(plan.identity_of_task)
     path = home / RUNS / key.name
     observers: list[str | Observer] = [*settings.observers, Progress(path)]
     if _taken_up(path):
@@ -175,7 +175,7 @@ def _go_on(home: Path, plan: Plan, key: RunKey) -> Literal["finished", "interrup
     else:
         config = _configured(home, plan, key)
         seen = witness.watched(task, partial(witness.write, path))
-        summary = train(seen, config, source=source, run_dir=path, observers=observers)
+        summary = train(seen, config, source=source, data=data, run_dir=path, observers=observers)
     return "finished" if summary.status == "finished" else "interrupted"
 
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from qsgd_core.training.folder import RunFolder, read_record
+from qsgd_core.training.rate import describe, varies
 from qsgd_lab.compare import witness
 from qsgd_lab.compare.plan import RUNS, ArmPlan, Plan
 from qsgd_lab.compare.runs import Outcome, outcome
@@ -44,6 +46,7 @@ class ArmResult:
         match: arm that it takes its strength from; None for most.
         accuracy: over the runs that ended with one.
         loss: the same.
+        train_loss: mean over the batches of the last epoch, over the runs that ended.
         paired: against the baseline, in the primary metric; None for the baseline.
         conclusion: of that; None for the baseline.
         epochs: to the target, a seed each; None without a target.
@@ -62,6 +65,7 @@ class ArmResult:
     match: str | None
     accuracy: MeanSE
     loss: MeanSE
+    train_loss: MeanSE
     paired: Paired | None
     conclusion: Conclusion | None
     epochs: Epochs | None
@@ -87,6 +91,7 @@ class Comparison:
             been found for any of them in 80 % of such comparisons. None from fewer than 2 seeds.
         failures: runs without a result.
         notes: what a reader must know before believing any of it.
+        setting: what was trained how, as the task says it.
     """
 
     folder: Path
@@ -95,6 +100,7 @@ class Comparison:
     minimum_detectable_effect: float | None
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
+    setting: tuple[str, ...] = ()
 
     def to_dict(self, report: Path) -> dict[str, Any]:
         """The JSON object of the contract."""
@@ -157,6 +163,7 @@ def read_comparison(folder: Path, plan: Plan) -> Comparison:
             if run.error is not None
         ),
         notes=tuple(_notes(folder, plan)),
+        setting=(*plan.notes, *_every_step(folder, plan)),
     )
 
 
@@ -189,6 +196,7 @@ def _arm_result(
         match=arm.match,
         accuracy=mean_se(list(_finals(runs, "accuracy").values())),
         loss=mean_se(list(_finals(runs, "loss").values())),
+        train_loss=mean_se([run.rows[-1]["train_loss"] for run in runs.values() if run.rows]),
         paired=paired.get(arm.name),
         conclusion=conclusions.get(arm.name),
         epochs=mine,
@@ -269,6 +277,17 @@ def _notes(folder: Path, plan: Plan) -> list[str]:
                 "its seed does not set; differences are noisier for it."
             )
     return notes
+
+
+def _every_step(folder: Path, plan: Plan) -> list[str]:
+    """What a step of any run gets, where that is more than one learning rate."""
+    done = (RunFolder(folder / RUNS / key.name) for key in plan.every_run())
+    run = next((run for run in done if run.config.exists()), None)
+    if run is None:
+        return []
+    config = read_record(run).config
+    plain = not varies(config) and not config.clip_norm and config.precision == "float32"
+    return [] if plain else [f"Every run has {describe(config)}."]
 
 
 def _mean(values: list[float | None]) -> float | None:

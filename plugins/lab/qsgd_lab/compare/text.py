@@ -1,8 +1,6 @@
-"""A comparison in words and a table: on the terminal, and as report.md in its folder."""
+"""A comparison in words and a table, as on the terminal; as a page, :mod:`qsgd_lab.report`."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from qsgd_lab.compare.table import ArmResult, Comparison, say_target
 from qsgd_lab.stats.paired import MeanSE
@@ -10,9 +8,13 @@ from qsgd_lab.stats.pairs import Metric
 from qsgd_lab.stats.sentences import p_value
 
 COLUMNS = (
-    "arm", "runs", "accuracy %", "loss", "difference", "95 % interval", "p (Holm)",
+    "arm", "runs", "accuracy %", "loss", "difference", "95 % interval", "p", "p (Holm)",
     "effect size", "s per run",
 )  # fmt: skip
+SMALL = 5e-4
+"""Of a loss, what four decimals would show with one digit or none."""
+NONE = "–"
+"""Stands where there is nothing to say."""
 
 
 def rows(comparison: Comparison) -> list[tuple[str, ...]]:
@@ -23,14 +25,14 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
 def short(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Columns and rows for a terminal: what the arms are compared by, without the rest."""
     other = "loss" if comparison.plan.metric == "accuracy" else "accuracy %"
-    kept = [i for i, name in enumerate(COLUMNS) if name not in ("runs", other, "s per run")]
+    kept = [i for i, name in enumerate(COLUMNS) if name not in ("runs", other, "p", "s per run")]
     return [COLUMNS[i] for i in kept], [[row[i] for i in kept] for row in rows(comparison)]
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """What can and cannot be concluded, failures and notes first."""
+    """What can and cannot be concluded; first of what, notes and failures."""
     arms = comparison.arms.values()
-    said = list(comparison.notes)
+    said = [*comparison.setting, *comparison.notes]
     said += [f"{f.arm} seed {f.seed} failed: {f.error}" for f in comparison.failures]
     said += [arm.conclusion.sentence for arm in arms if arm.conclusion is not None]
     if any(arm.epochs is not None and arm.epochs.n_reached for arm in arms):
@@ -40,32 +42,13 @@ def sentences(comparison: Comparison) -> list[str]:
     return said
 
 
-def markdown(comparison: Comparison) -> str:
-    """The same as a Markdown page."""
-    plan = comparison.plan
-    lines = [
-        f"# {plan.task}: {len(comparison.arms)} arms, {len(plan.seeds)} seeds",
-        "",
-        f"Baseline {plan.baseline}; paired differences in {plan.metric}.",
-        "",
-        _line(COLUMNS),
-        _line(["---"] * len(COLUMNS)),
-        *(_line(row) for row in rows(comparison)),
-        "",
-        *(f"* {sentence}" for sentence in sentences(comparison)),
-        "",
-    ]
-    return "\n".join(lines)
-
-
 def _row(arm: ArmResult, comparison: Comparison) -> tuple[str, ...]:
     metric, paired = comparison.plan.metric, arm.paired
-    difference = interval = p = "–"
+    difference = interval = p = p_holm = NONE
     if paired is not None:
-        difference = _with_error(paired.mean, paired.se, metric, signed=True)
-        p = p_value(paired.p_holm).removeprefix("p = ").removeprefix("p ")
-        if paired.ci95 is not None:
-            interval = " to ".join(_number(end, metric, signed=True) for end in paired.ci95)
+        difference = with_error(paired.mean, paired.se, metric, signed=True)
+        p, p_holm = bare_p(paired.p), bare_p(paired.p_holm)
+        interval = between(paired.ci95, metric)
     return (
         arm.name,
         f"{max(arm.accuracy.n, arm.loss.n)}/{len(comparison.plan.seeds)}",
@@ -74,29 +57,39 @@ def _row(arm: ArmResult, comparison: Comparison) -> tuple[str, ...]:
         difference,
         interval,
         p,
-        "–" if arm.effect_size is None else f"{arm.effect_size:.2g}",
-        "–" if arm.wall_s is None else f"{arm.wall_s:.1f}",
+        p_holm,
+        NONE if arm.effect_size is None else f"{arm.effect_size:.2g}",
+        NONE if arm.wall_s is None else f"{arm.wall_s:.1f}",
     )
 
 
 def _of(value: MeanSE, metric: Metric) -> str:
-    return _with_error(value.mean, value.se, metric)
+    return with_error(value.mean, value.se, metric)
 
 
-def _with_error(
+def with_error(
     mean: float | None, se: float | None, metric: Metric, *, signed: bool = False
 ) -> str:
+    """``91.31 ± 0.27``: mean and standard error."""
     if mean is None:
-        return "–"
-    error = "" if se is None else f" ± {_number(se, metric)}"
-    return _number(mean, metric, signed=signed) + error
+        return NONE
+    error = "" if se is None else f" ± {rounded(se, metric)}"
+    return rounded(mean, metric, signed=signed) + error
 
 
-def _number(value: float, metric: Metric, *, signed: bool = False) -> str:
-    """Accuracies in percent with two decimals, losses with four."""
+def between(ci95: tuple[float, float] | None, metric: Metric) -> str:
+    """``-0.60 to +0.61``: an interval of differences."""
+    return NONE if ci95 is None else " to ".join(rounded(end, metric, signed=True) for end in ci95)
+
+
+def bare_p(p: float | None) -> str:
+    """``0.023`` or ``< 0.0001``."""
+    return NONE if p is None else p_value(p).removeprefix("p = ").removeprefix("p ")
+
+
+def rounded(value: float, metric: Metric, *, signed: bool = False) -> str:
+    """Accuracies in percent with two decimals, losses with four; smaller ones with two digits."""
     sign = "+" if signed else ""
-    return f"{100 * value:{sign}.2f}" if metric == "accuracy" else f"{value:{sign}.4f}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    if metric == "accuracy":
+        return f"{100 * value:{sign}.2f}"
+    return f"{value:{sign}.2g}" if 0 < abs(value) < SMALL else f"{value:{sign}.4f}"

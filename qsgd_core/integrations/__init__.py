@@ -1,0 +1,1 @@
+"""The term under other people's trainers. Each module needs the library that it is named after."""
