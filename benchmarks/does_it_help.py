@@ -31,6 +31,8 @@ PAGE = ROOT / "docs" / "does-it-help.md"
 COMPARISONS: Mapping[str, str] = {
     "sequences-paper": "sequences --preset paper --seeds 10 --threads 1",
     "digits-paper": "digits --preset paper --seeds 10 --threads 1",
+    "gsm8k": "gsm8k --arms adamw,sine@0.1,sine@0.5,uniform@0.5 --max-steps 40 --seeds 2 "
+    "--data ../shared/data/gsm8k",
 }
 COLUMNS = (
     "arm", "{metric}", "paired difference", "95 % interval", "p (Holm)", "epochs to target",
