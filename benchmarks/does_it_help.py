@@ -28,9 +28,27 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "does-it-help.md"
 
+EXTENSIONS = ",".join(
+    [
+        "adamw",
+        "sine@0.5:normalized",
+        "uniform@0.5:normalized",
+        "sine@0.5:all",
+        "uniform@0.5:all",
+        "sine@0.5:all:normalized",
+        "uniform@0.5:all:normalized",
+        "circuit@0.5:normalized:depth=1",
+        "circuit@0.5:normalized:depth=4",
+        "sine@0.5:normalized:shots=64:backend=sampled",
+        "sine@0.5:normalized:shots=1024:every=10:backend=fake_brisbane",
+    ]
+)
 COMPARISONS: Mapping[str, str] = {
     "sequences-paper": "sequences --preset paper --seeds 10 --threads 1",
     "digits-paper": "digits --preset paper --seeds 10 --threads 1",
+    "sequences-normalized": "sequences --arms "
+    "adamw,sine@0.5:normalized,uniform@0.5:normalized --seeds 10 --threads 1",
+    "digits-extensions": f"digits --arms {EXTENSIONS} --seeds 10 --threads 1",
     "gsm8k": "gsm8k --arms adamw,sine@0.1,sine@0.5,uniform@0.5 --max-steps 40 --seeds 2 "
     "--data ../shared/data/gsm8k",
 }
