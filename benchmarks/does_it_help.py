@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qsgd_lab.compare.text import rounded
+from qsgd_lab.compare.text import bare_p, between, rounded, with_error
 from qsgd_lab.stats.pairs import Metric
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,20 +120,15 @@ def _row(name: str, arm: Mapping[str, Any], metric: Metric) -> list[str]:
     difference = interval = p = "–"
     if paired["mean"] is not None:
         difference = rounded(paired["mean"], metric, signed=True)
-        p = "–" if paired["p_holm"] is None else f"{paired['p_holm']:.2g}"
-        if paired["ci95"] is not None:
-            interval = " to ".join(rounded(end, metric, signed=True) for end in paired["ci95"])
+        p, interval = bare_p(paired["p_holm"]), between(paired["ci95"], metric)
     arrived = "–"
     if epochs["target"] is not None:
         median = "not reached" if epochs["median"] is None else f"{epochs['median']:g}"
         arrived = f"{median} ({epochs['reached']} of {epochs['of']})"
-    error = "" if value["se"] is None else f" ± {rounded(value['se'], metric)}"
     size = arm["effect_size"]["mean"]
     shown = "–" if not size else f"{100 * size:.2g} %"
-    return [
-        f"`{name}`", rounded(value["mean"], metric) + error, difference, interval, p, arrived,
-        shown,
-    ]  # fmt: skip
+    mean = with_error(value["mean"], value["se"], metric)
+    return [f"`{name}`", mean, difference, interval, p, arrived, shown]
 
 
 def _line(cells: list[str]) -> str:

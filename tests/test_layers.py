@@ -22,7 +22,7 @@ errors        seeds
 circuits
 capabilities  settings  isolate  options  files
 jobs          events
-backend       perturbation  policy  task  observing  prices
+backend       perturbation  policy  task  observing  scalars  prices
 specs
 hookspecs
 checks
@@ -34,7 +34,7 @@ registry
 
 # What providers see: the words they speak, not the machinery that finds and chooses them.
 PUBLIC = """errors seeds circuits capabilities settings jobs events backend perturbation policy task
-specs hookspecs prices"""
+specs hookspecs prices scalars"""
 
 # What stands on the contract, each with everything it may import.
 ABOVE = {

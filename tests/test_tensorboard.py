@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from qsgd_core import QSGD
-from qsgd_core.builtin.tensorboard import EVERY, TensorBoardObserver
+from qsgd_core.builtin.tensorboard import TensorBoardObserver
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import EpochEnded, RunEnded, RunStarted
 from qsgd_core.registry import default_registry
+from qsgd_core.scalars import EVERY
 from qsgd_core.settings import load_settings
 from qsgd_core.training import TrainConfig, load_task, train
 

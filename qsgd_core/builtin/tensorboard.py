@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from qsgd_core.errors import ConfigError
-from qsgd_core.events import BatchTrained, EpochEnded, Event, RunEnded, RunStarted, StepTaken
-
-EVERY = 10
-"""Steps between two readings of per-step values, each of which synchronises the device."""
+from qsgd_core.events import Event, RunEnded, RunStarted
+from qsgd_core.scalars import scalars
 
 
 class TensorBoardObserver:
@@ -40,17 +38,12 @@ class TensorBoardObserver:
             case RunStarted():
                 # A resumed run writes over what came after its checkpoint.
                 self._open(purge_step=event.step + 1 if event.step else None)
-            case BatchTrained() if event.step % EVERY == 0:
-                self._add("step/training loss", event.loss, event.step)
-            case StepTaken() if event.effect_size is not None and event.step % EVERY == 0:
-                self._add("step/effect size", event.effect_size, event.step)
-            case EpochEnded():
-                for name, value in event.metrics.items():
-                    if name not in ("epoch", "step"):
-                        self._add(f"epoch/{name.replace('_', ' ')}", value, event.step)
             case RunEnded():
                 if self._writer is not None:
                     self._writer.close()
+            case _:
+                for tag, value, step in scalars(event):
+                    self._add(tag, value, step)
 
     def _add(self, tag: str, value: Any, step: int) -> None:
         if self._writer is None:

@@ -54,7 +54,9 @@ def report(
     forms = [form for form, asked in (("html", html), ("markdown", markdown)) if asked]
     _check_out(out, forms)
     kind, path = _find(folder, settings.runs, registry)
-    written = [_write(registry.make_report(kind, path, form), path, form, out) for form in forms]
+    written = [
+        write_page(registry.make_report(kind, path, form), path, form, out) for form in forms
+    ]
     if as_json or not forms:
         _print(kind, path, registry, as_json=as_json)
     for page in written:
@@ -102,7 +104,8 @@ def _find(name: str, runs: Path, registry: Registry) -> tuple[str, Path]:
         raise ConfigError(f"{error} If the folder is a comparison's: {missing}") from missing
 
 
-def _write(text: str, folder: Path, form: str, out: Path | None) -> Path:
+def write_page(text: str, folder: Path, form: str, out: Path | None = None) -> Path:
+    """Write the page of a folder, as one of :data:`PAGES` in it or as ``out``; its path."""
     from qsgd_core import files
 
     page = folder / PAGES[form] if out is None else out

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from qsgd_core.errors import ConfigError
-from qsgd_core.events import BatchTrained, EpochEnded, Event, RunEnded, RunStarted, StepTaken
+from qsgd_core.events import Event, RunEnded, RunStarted
+from qsgd_core.scalars import scalars
 
-EVERY = 10
-"""Steps between two readings of per-step values, each of which synchronises the device."""
 SEND_S = 5.0
 """Seconds between two messages to MLflow, each of which may be a request to a server."""
 MOST = 1000
@@ -63,16 +62,11 @@ class MLflowObserver:
         match event:
             case RunStarted():
                 self._begin(event.config, goes_on=event.step > 0)
-            case BatchTrained() if event.step % EVERY == 0:
-                self._add("step/training loss", event.loss, event.step)
-            case StepTaken() if event.effect_size is not None and event.step % EVERY == 0:
-                self._add("step/effect size", event.effect_size, event.step)
-            case EpochEnded():
-                for name, value in event.metrics.items():
-                    if name not in ("epoch", "step"):
-                        self._add(f"epoch/{name.replace('_', ' ')}", value, event.step)
             case RunEnded() if self._outbox is not None:
                 self._end(event, self._outbox)
+            case _:
+                for name, value, step in scalars(event):
+                    self._add(name, value, step)
 
     def _add(self, name: str, value: Any, step: int) -> None:
         outbox = self._outbox or self._begin({}, goes_on=False)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qsgd_core.cli.options import Debug, Json
 from qsgd_core.cli.output import print_json, print_table, quiet_stdout
+from qsgd_core.cli.runreport import PAGES, write_page
 from qsgd_core.errors import ConfigError, QSGDError
 from qsgd_core.options import parse_options
 from qsgd_core.registry import default_registry
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from qsgd_lab.compare.table import Comparison
 
 INTERRUPTED = 130
-REPORT = "report.html"
-PAGES = {REPORT: "html", "report.md": "markdown"}
+REPORT = PAGES["html"]
 
 ARMS = "Arms"
 RUNS = "Runs"
@@ -206,14 +205,9 @@ def _run(
             raise typer.Exit(INTERRUPTED)
         found = read_comparison(home, begun)
         files.write_json(home / "comparison.json", to_json(found))
-        for name, form in PAGES.items():
-            page = comparison_page(found, form).encode()
-            files.write_atomically(home / name, partial(_put, page))
+        for form in PAGES:
+            write_page(comparison_page(found, form), home, form)
     return found
-
-
-def _put(page: bytes, file: IO[bytes]) -> None:
-    file.write(page)
 
 
 def _conclude(found: Comparison, *, as_json: bool) -> None:

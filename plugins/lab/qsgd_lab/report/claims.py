@@ -24,6 +24,7 @@ from qsgd_lab.stats.claims import (
     EPOCHS_CUT,
     LOSS_CUT,
     LOSS_CUT_WEAK,
+    LOSS_MODEL,
     Outcome,
     check_claim,
 )
@@ -34,7 +35,6 @@ EPOCH_TIME = 0.35
 """The paper's simulation makes an epoch longer by this share."""
 TEXT_TASKS = ("sequences", "sequences-quantum")
 """Ours that stand for the paper's text task."""
-PAPERS_MODEL = "meta-llama/Llama-3.2-1B-Instruct"
 UNCORRECTED = "secondary: not corrected for the number of arms"
 
 Verdict: TypeAlias = Outcome | Literal["not tested"]
@@ -262,11 +262,11 @@ def _of_whole_run(found: Beside, comparison: Comparison) -> Beside:
         return found
     model = plan.identity_of_task.get("model", "another model")
     steps = plan.arms[0].config["max_steps"]
-    if model == PAPERS_MODEL and steps is None and plan.epochs == 1:
+    if model == LOSS_MODEL and steps is None and plan.epochs == 1:
         return found
     epochs = "one epoch" if plan.epochs == 1 else f"{plan.epochs} epochs"
     what = epochs if steps is None else f"{steps} steps"
-    note = f"the claim is about one epoch of {PAPERS_MODEL}; this is {what} of {model}"
+    note = f"the claim is about one epoch of {LOSS_MODEL}; this is {what} of {model}"
     return replace(found, verdict="cannot tell", notes=(note, *found.notes))
 
 

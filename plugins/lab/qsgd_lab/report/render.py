@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qsgd_core.cli.budget import open_ledger
 from qsgd_core.cli.output import print_table
+from qsgd_core.cli.runreport import PAGES
 from qsgd_core.errors import ConfigError
 from qsgd_core.files import plain
 from qsgd_core.training.folder import RunFolder
@@ -18,8 +19,6 @@ from qsgd_lab.report import backstage, comparison, run
 from qsgd_lab.report.document import Document
 from qsgd_lab.report.page import html
 from qsgd_lab.report.twin import markdown
-
-PAGE = "report.html"
 
 
 def of_run(folder: Path, form: str) -> str:
@@ -33,7 +32,7 @@ def of_comparison(folder: Path, form: str) -> str:
     if form == "text":
         return _text(found)
     if form == "json":
-        page = folder / PAGE
+        page = folder / PAGES["html"]
         said = found.to_dict(page) | ({} if page.is_file() else {"report": None})
         return json.dumps(plain(said), ensure_ascii=False, allow_nan=False)
     return comparison_page(found, form)

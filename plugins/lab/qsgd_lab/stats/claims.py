@@ -16,6 +16,8 @@ LOSS_CUT = 0.0416
 """Share of the baseline's loss, λ=0.5."""
 LOSS_CUT_WEAK = 0.0411
 """The same, λ=0.1."""
+LOSS_MODEL = "meta-llama/Llama-3.2-1B-Instruct"
+"""What was fine-tuned, for one epoch of GSM8K."""
 EPOCHS_CUT = 0.378
 """Share of the baseline's epochs to the target; as restricted means leave out what lies past the
 horizon, a true cut of this size can only show as a smaller one where runs do not arrive."""
