@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import importlib.util
 import os
@@ -9,9 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from postgres import Postgres, binaries
+
+if TYPE_CHECKING:
+    from qsgd_core.schedule.ledger import Ledger
 
 pytest.register_assert_rewrite("kills")  # tests/services/kills.py
 
@@ -25,6 +30,16 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
         registry.forget_registries()
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """What collecting has imported stays, and need not be searched for garbage again and again.
+
+    That was a quarter of the time: libraries, such as transformers after each training, collect
+    garbage themselves, among the objects of every SDK.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 OWN_PLUGINS = {
@@ -72,6 +87,20 @@ def filebox(filebox_site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     return environment
+
+
+@pytest.fixture
+def paid(
+    filebox: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, Any], Ledger]:
+    """Arguments of a term that is measured by the paid provider, and its ledger."""
+    from qsgd_core.schedule.ledger import Ledger
+
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    monkeypatch.setenv("QSGD_LEDGER", url)
+    options = {"folder": str(tmp_path / "vendor"), "coins": True}
+    term = {"backend": "filebox:x", "backend_options": options, "shots": 8, "budget": "$1"}
+    return {**term, "policy": "sync", "run": "r"}, Ledger(url)
 
 
 @pytest.fixture(scope="session")

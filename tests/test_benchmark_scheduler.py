@@ -40,6 +40,7 @@ def report() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_every_cell_has_error_and_skill_of_every_policy(report: dict[str, Any]) -> None:
     for name in ("cells", "outside_family"):
         assert set(report[name]) == CELLS
@@ -48,6 +49,7 @@ def test_every_cell_has_error_and_skill_of_every_policy(report: dict[str, Any]) 
             assert all(value > 0 for value in cell["E"].values())
 
 
+@pytest.mark.slow
 def test_skill_is_error_beside_the_free_twins(report: dict[str, Any]) -> None:
     for cell in report["cells"].values():
         assert cell["skill"]["twin"] == 0
@@ -55,6 +57,7 @@ def test_skill_is_error_beside_the_free_twins(report: dict[str, Any]) -> None:
             assert value == pytest.approx(1 - (cell["E"][policy] / cell["E"]["twin"]) ** 2)
 
 
+@pytest.mark.slow
 def test_the_noisy_twin_is_closer_to_the_device_than_the_ideal_circuit(
     report: dict[str, Any],
 ) -> None:
@@ -62,6 +65,7 @@ def test_the_noisy_twin_is_closer_to_the_device_than_the_ideal_circuit(
         assert cell["E"]["twin"] < cell["E"]["ideal"]
 
 
+@pytest.mark.slow
 def test_nothing_is_overspent_and_the_ledger_is_the_providers_truth(
     report: dict[str, Any],
 ) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+TASK = f"{Path(__file__).parent / 'scripts' / 'noisy_task.py'}:make_task"
 
 ADAPTERS = {
     "aer:statevector": ("qiskit_aer", "qsgd-aer"),
@@ -16,21 +19,23 @@ ADAPTERS = {
 
 PROGRAM = """
 import sys, types
-sdk, kind, name = sys.argv[1:]
+sdk, kind, name, task = sys.argv[1:]
 sys.modules[sdk] = None if kind == "missing" else types.ModuleType(sdk)  # a version without it all
 from qsgd_core.cli import main
-assert main(["train", "digits", "--epochs", "1", "--max-steps", "2", "--json"]) == 0
+assert main(["train", task, "--max-steps", "2", "--json"]) == 0
 assert main(["backends", "--json"]) == 0
-sys.exit(main(["train", "digits", "--backend", name, "--every", "5"]))
+sys.exit(main(["train", task, "--backend", name, "--every", "5"]))
 """
 
 
-@pytest.mark.parametrize("kind", ["missing", "another version"])
+@pytest.mark.parametrize(
+    "kind", ["missing", pytest.param("another version", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_the_rest_works_and_the_one_that_is_named_says_the_pip_line(name, kind, tmp_path):
     sdk, distribution = ADAPTERS[name]
     said = subprocess.run(
-        [sys.executable, "-c", PROGRAM, sdk, kind, name],
+        [sys.executable, "-c", PROGRAM, sdk, kind, name, TASK],
         capture_output=True,
         text=True,
         cwd=tmp_path,

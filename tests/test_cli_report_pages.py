@@ -86,6 +86,7 @@ def test_a_run_on_hardware_has_its_money_and_measurements_on_the_page(paid, caps
     assert "to the cent" in twin
     assert "tracked 100 %" in twin
     assert "jobs sent" in twin
+    assert re.search(r"\| ended \| 20\d\d-\d\d-\d\d \d\d:\d\d UTC \|", twin)
     assert "--budget &#39;$1&#39;" in page
 
 

@@ -52,7 +52,7 @@ def test_a_run_leaves_its_folder(capsys):
     }  # fmt: skip
     assert path.parent == Path("runs")
     summary = json.loads((path / "summary.json").read_text())
-    assert [key for key in summary if key != "status"] == KEYS
+    assert list(summary) == ["status", "ended_at", *KEYS]
     assert json.loads((path / "config.json").read_text())["source"] == TASK
 
 

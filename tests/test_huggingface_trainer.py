@@ -15,7 +15,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
 import qsgd_core as qsgd
 from qsgd_core.errors import ConfigError
 from qsgd_core.integrations.huggingface import QSGDCallback
-from qsgd_core.schedule.ledger import Ledger
 
 ROOT = Path(__file__).parents[1]
 STEPS, BATCH, WEIGHT = 12, 4, 0.5
@@ -296,16 +295,6 @@ def test_a_logger_that_comes_after_the_callback_gets_its_readings(tmp_path, monk
 
 
 # --- a paid backend ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def paid(filebox, tmp_path, monkeypatch):
-    """Arguments of a term that is measured by the test vendor, and its ledger."""
-    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
-    monkeypatch.setenv("QSGD_LEDGER", url)
-    options = {"folder": str(tmp_path / "vendor"), "coins": True}
-    term = {"backend": "filebox:x", "backend_options": options, "shots": 8, "budget": "$1"}
-    return {**term, "policy": "sync", "run": "r"}, Ledger(url)
 
 
 @one("class")

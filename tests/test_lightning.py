@@ -22,7 +22,6 @@ import qsgd_core as qsgd
 from qsgd_core.errors import ConfigError
 from qsgd_core.integrations.lightning import QSGDCallback
 from qsgd_core.optim.attach import attached
-from qsgd_core.schedule.ledger import Ledger
 
 ROOT = Path(__file__).parents[1]
 EPOCHS, BATCHES, BATCH, LR, WEIGHT = 3, 6, 8, 0.05, 0.5
@@ -236,20 +235,10 @@ def test_a_term_on_an_optimizer_that_has_one_is_refused_through_lightnings_wrapp
 # --- a paid backend ----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def paid(filebox, tmp_path, monkeypatch):
-    """Arguments of a term that is measured by the test vendor, and its ledger."""
-    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
-    monkeypatch.setenv("QSGD_LEDGER", url)
-    options = {"folder": str(tmp_path / "vendor"), "coins": True}
-    term = {"backend": "filebox:x", "backend_options": options, "shots": 8, "budget": "$1"}
-    term |= {"policy": "sync", "every": 6, "run": "r", "total_steps": EPOCHS * BATCHES}
-    return term, Ledger(url)
-
-
 @pytest.mark.parametrize("fails", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_paid_runs_courier_ends_with_the_training_also_after_an_exception(paid, fails):
     term, ledger = paid
+    term |= {"every": 6, "total_steps": EPOCHS * BATCHES}
     before, seen = children(), []
 
     class Look(Callback):

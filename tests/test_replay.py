@@ -350,7 +350,10 @@ def qsgd(*arguments: str, env: dict[str, str], bare: bool = False) -> dict[str, 
     "how",
     [
         ["--policy", "tracked", "--every", "5", "--epochs", "20"],
-        ["--policy", "hold", "--every", "3", "--wait", "always", "--schedule", "tiles=2"],
+        pytest.param(
+            ["--policy", "hold", "--every", "3", "--wait", "always", "--schedule", "tiles=2"],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["tracked", "hold"],
 )

@@ -12,7 +12,7 @@ import pytest
 SCRIPTS = Path(__file__).parent / "scripts"
 
 
-@pytest.mark.parametrize("policy", ["tracked", "hold"])
+@pytest.mark.parametrize("policy", ["tracked", pytest.param("hold", marks=pytest.mark.slow)])
 def test_asking_listening_and_applying_touch_no_file_socket_database_or_lock(
     filebox, tmp_path, policy
 ):

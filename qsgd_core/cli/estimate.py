@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -68,6 +69,10 @@ def estimate(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="An option of the backend; may be repeated."),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="For a task that takes its data from a folder."),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -90,7 +95,13 @@ def estimate(
     asked = {name: value for name, value in given.items() if value is not None}
     options = parse_options(option or ()) or None
     with quiet_stdout(as_json):
-        found = foresee(task, asked, backend, options, steps=steps, budget=budget, shots=shots)
+        from qsgd_core.registry import default_registry
+        from qsgd_core.training import open_task
+
+        settings = load_settings()
+        default_registry().resolve_backend(backend or settings.backend)
+        opened, _ = open_task(task, data, settings)
+        found = foresee(opened, asked, backend, options, steps=steps, budget=budget, shots=shots)
     if as_json:
         print_json({"task": task, **found.to_dict()})
     else:
@@ -98,7 +109,7 @@ def estimate(
 
 
 def foresee(
-    name: str | Task,
+    task: Task,
     asked: Mapping[str, Any],
     backend: str | None,
     options: Mapping[str, Any] | None,
@@ -110,34 +121,29 @@ def foresee(
     """Build task and term on the free simulator; only the question is about ``backend``."""
     from dataclasses import replace
 
-    from qsgd_core import training
     from qsgd_core.optim.config import check_count
-    from qsgd_core.registry import default_registry
     from qsgd_core.training.config import TrainConfig, resolve, total_steps
     from qsgd_core.training.setup import assemble
 
     settings = load_settings()
-    named = backend or settings.backend
-    default_registry().resolve_backend(named)
     if options is None and backend is None:
         options = settings.backend_options or None
     for count, value in (("steps", steps), ("shots", shots)):
         if value is not None:
             check_count(count, value)
-    task = training.load_task(name, settings)[0] if isinstance(name, str) else name
     config = resolve(TrainConfig(**asked, backend="exact"), task.defaults, settings)
     parts = assemble(task, replace(config, shots=None))  # QSGD_SHOTS is not for ``exact``
-    if steps is None:
-        own = total_steps(config, parts.built.train_loader)
-        raise ConfigError(
-            "Say how many optimizer steps the run has: --steps 2000."
-            + (f" The task's own {config.epochs} epochs are --steps {own}." if own else "")
-        )
     try:
+        if steps is None:
+            own = total_steps(config, parts.built.train_loader)
+            raise ConfigError(
+                "Say how many optimizer steps the run has: --steps 2000."
+                + (f" The task's own {config.epochs} epochs are --steps {own}." if own else "")
+            )
         return parts.term.qsgd_estimate(
             steps,
             budget=budget,
-            backend=named,
+            backend=backend or settings.backend,
             backend_options=options,
             shots=shots if shots is not None else settings.shots,
         )

@@ -100,6 +100,7 @@ class Report:
         steps: taken so far.
         total_steps: of the whole run; None if unknown.
         wall_s: seconds spent training; None before a session has ended.
+        ended_at: when the last session did, in seconds since the epoch, UTC; None before.
         metrics: of the last epoch.
         effect_size: mean and max; None before a session has ended.
         sources: share of the steps by where s came from.
@@ -125,6 +126,7 @@ class Report:
     steps: int
     total_steps: int | None
     wall_s: float | None
+    ended_at: float | None
     metrics: dict[str, Any]
     effect_size: dict[str, float] | None
     sources: dict[str, float]
@@ -187,6 +189,7 @@ def report(folder: RunFolder, open_ledger: Callable[[], Ledger]) -> Report:
             steps=steps,
             total_steps=header.get("total_steps"),
             wall_s=summary.get("wall_s"),
+            ended_at=summary.get("ended_at"),
             metrics=metrics,
             effect_size=summary.get("effect_size"),
             sources=shares(counts),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -168,7 +169,8 @@ def _finish(session: Session, parts: Parts, folder: RunFolder) -> Summary:
     finally:
         parts.close(finished=status == "finished")
     summary = summarise(parts, session, folder.path, status, trained=trained)
-    files.write_json(folder.summary, {"status": status, **summary.to_dict()})
+    beside = {"status": status, "ended_at": time.time()}
+    files.write_json(folder.summary, beside | summary.to_dict())
     plot = draw(folder.plot, session.rows, summary)
     parts.tell(RunEnded(session.position.step, status=status, summary=summary.to_dict()))
     return replace(summary, plot=plot)

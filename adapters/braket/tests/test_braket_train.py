@@ -139,12 +139,14 @@ def test_what_the_double_serves_at_steps_0_15_and_30_is_the_s_that_training_appl
     assert len({tuple(s.tolist()) for s in applied}) == 3
 
 
+@pytest.mark.slow
 def test_without_a_term_aws_hears_nothing(user):
     said = user.succeed(aws_devices.CEPHEUS, *DIGITS, "--quantum-weight", "0")
     assert (said["jobs"], said["shots"], said["cost_usd"], said["qpu_s"]) == (0, 0, 0, 0)
     assert user.double.ledger()["requests"] == {}
 
 
+@pytest.mark.slow
 def test_a_retired_device_is_an_error_that_says_what_there_is(user):
     status, out, err = user.run(aws_devices.ANKAA, *TINY)
     assert (status, out) == (2, "")
@@ -154,6 +156,7 @@ def test_a_retired_device_is_an_error_that_says_what_there_is(user):
     assert user.double.ledger()["asked"] == 0
 
 
+@pytest.mark.slow
 def test_a_budget_below_one_task_says_what_a_task_costs_and_sends_nothing(user):
     status, out, err = user.run(aws_devices.GARNET, *TINY, "--budget", "$0.3")
     assert (status, out) == (1, "")

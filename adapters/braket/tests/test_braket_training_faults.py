@@ -77,6 +77,7 @@ def settle(training: Training, double: AwsDouble, **ended: int) -> None:
     assert books["limits"] == {}  # the spending limit of our own is lifted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["reset", "503"])
 def test_an_hour_in_which_aws_does_not_answer_is_told_and_everything_comes_in_afterwards(
     training, double, how

@@ -103,7 +103,7 @@ def service(start_double: Callable[..., Any], tmp_path: Path) -> Iterator[Servic
     process.wait(10)
 
 
-@pytest.mark.parametrize("kills, seed", [(10, 1), pytest.param(110, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills, seed", [(4, 1), pytest.param(110, 2, marks=pytest.mark.slow)])
 def test_whatever_is_killed_when_nothing_is_paid_twice(service, kills, seed):
     service.double.settings(list_lag_s=LAG_S)
     service.double.faults(*FAULTS)
@@ -116,7 +116,8 @@ def test_whatever_is_killed_when_nothing_is_paid_twice(service, kills, seed):
     print(f"IBM: {dict(found.struck)}, {found.steps} jobs, open at the kills: {dict(found.states)}")
 
 
-@pytest.mark.parametrize("ran", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ran", [False, True])
 def test_a_job_that_turns_up_after_the_horizon_is_cancelled_and_settled(service, ran):
     double, ledger = service.double, service.ledger
     double.settings(list_lag_s=1e9, hold=not ran)

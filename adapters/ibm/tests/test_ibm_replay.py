@@ -37,6 +37,7 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["tracked", "hold"])
 def test_a_run_on_ibm_is_repeated_to_the_bit_without_its_client(
     double: Any, tmp_path: Path, policy: str

@@ -127,6 +127,7 @@ def test_what_the_double_serves_at_steps_0_15_and_30_is_the_s_that_training_appl
     assert len({tuple(s.tolist()) for s in applied}) == 3
 
 
+@pytest.mark.slow
 def test_without_a_term_ibm_hears_nothing(user):
     said = user.succeed(*DIGITS, "--quantum-weight", "0")
     assert (said["jobs"], said["shots"], said["cost_usd"], said["qpu_s"]) == (0, 0, 0, 0)
@@ -149,6 +150,7 @@ def test_a_retired_device_is_an_error_that_says_what_there_is(user):
     assert user.double.ledger()["posts"] == 0
 
 
+@pytest.mark.slow
 def test_the_least_busy_device_is_looked_up_once_and_kept_when_the_run_goes_on(user):
     def queues(brisbane: int, fez: int) -> None:
         lengths = {"ibm_brisbane": brisbane, "ibm_fez": fez}

@@ -74,7 +74,7 @@ def settle(training: Training, double: Any, *, failed: int = 0) -> None:
     assert books["key_leaks"] == 0
 
 
-@pytest.mark.parametrize("how", ["reset", "503"])
+@pytest.mark.parametrize("how", [pytest.param("reset", marks=pytest.mark.slow), "503"])
 def test_an_hour_in_which_ibm_does_not_answer_is_told_and_everything_comes_in_afterwards(
     training, double, how
 ):

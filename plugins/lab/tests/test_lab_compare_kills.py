@@ -23,7 +23,7 @@ WAIT_S = 120.0
 
 
 def start(source: str, home: Path, *more: str) -> subprocess.Popen[bytes]:
-    names = ["--arms", "adamw,sine@0.5,uniform@0.5", "--seeds", "2", "--json", *more]
+    names = ["--arms", "adamw,sine@0.5", "--seeds", "2", "--json", *more]
     line = [sys.executable, "-m", "qsgd_core", "compare", source, *names, "--out", str(home)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("QSGD_")}
     return subprocess.Popen(
@@ -88,12 +88,13 @@ def test_killed_half_way_and_asked_again_the_result_is_the_same(slow, whole, tmp
     process.kill()  # the parent alone: its workers must notice
     process.communicate()
     before = {path: path.stat().st_mtime_ns for path in home.glob("runs/*/summary.json")}
-    assert 0 < len(before) < 6
+    assert 0 < len(before) < 4
     assert result(slow, home) == whole
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert processes_of(process.pid) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_asked_again_the_result_is_the_same(slow, whole, tmp_path):
     home = tmp_path / "c"
     process = start(slow, home)

@@ -386,3 +386,15 @@ def test_the_command_trains_says_what_on_and_goes_on_by_the_runs_name(
         assert json.loads(capsys.readouterr().out)["loss"] == first["loss"]
     assert main(["train", "gsm8k", "--resume", run]) == 0
     assert "lr 2e-05: linear to 0 at step 3; gradient norm at most 1" in capsys.readouterr().out
+
+
+def test_what_a_run_would_cost_is_foreseen_on_data_of_ones_own(home, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QSGD_GSM8K_MODEL", str(home / "model"))
+    monkeypatch.setenv("QSGD_GSM8K_CONTEXT", "512")
+    assert main(["estimate", "gsm8k", "--steps", "9", "--data", str(home / "data"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    model = Gsm8k(data=home / "data").build(0).model
+    assert found["steps"] == 9
+    assert found["blocks"] == len(list(model.parameters()))
+    assert not list(tmp_path.iterdir())

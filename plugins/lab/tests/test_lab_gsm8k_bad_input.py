@@ -279,7 +279,13 @@ def test_an_option_that_cannot_be_used_is_named_by_its_variable(monkeypatch, nam
 
 
 @pytest.mark.parametrize(
-    "command", [["train", "gsm8k"], ["compare", "gsm8k", "--arms", "adamw,sine@0.5"]]
+    "command",
+    [
+        ["train", "gsm8k"],
+        ["compare", "gsm8k", "--arms", "adamw,sine@0.5"],
+        ["estimate", "gsm8k", "--steps", "9"],
+    ],
+    ids=lambda command: command[0],
 )
 def test_commands_refuse_before_they_write_or_train(command, data, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("QSGD_GSM8K_MODEL", str(tmp_path / "missing"))

@@ -261,6 +261,7 @@ def test_provenance_has_versions_seeds_machine_backend_cost_and_the_plans_digest
     assert f"torch {found.plan.versions['torch']}" in said["planned with"]
     assert said["computed with"] == "python 3.11.7, torch 2.13.0, threads 1, processor x86_64 AVX2"
     assert said["runs"] == "70 finished"
+    assert said["runs ended"] == "2025-06-15 15:06 to 2025-06-15 15:15 UTC"
     assert said["cost"].startswith("none")
     assert said["backends"].startswith("exact: sine@0.5:gradient")
 

@@ -29,6 +29,7 @@ class Backstage:
     Attributes:
         states: runs by what became of them.
         epoch_s: arm -> seed -> seconds of an epoch, of runs that finished.
+        ended: when runs did, in seconds since the epoch, UTC.
         machines: what runs were computed with, each once, and how many runs.
         paid: (arm, seed) -> report, of runs that measured on a backend.
         calibrations: that the noise models of those started from, as the vendor calls them.
@@ -37,6 +38,7 @@ class Backstage:
 
     states: Counter[str] = field(default_factory=Counter)
     epoch_s: dict[str, dict[int, float]] = field(default_factory=dict)
+    ended: list[float] = field(default_factory=list)
     machines: tuple[tuple[dict[str, Any], int], ...] = ()
     paid: dict[tuple[str, int], Report] = field(default_factory=dict)
     calibrations: tuple[str, ...] = ()
@@ -60,6 +62,8 @@ def look(comparison: Comparison, open_ledger: Callable[[], Ledger]) -> Backstage
         if run.summary is None:
             continue
         folder = RunFolder(comparison.folder / RUNS / key.name)
+        if (ended := run.summary.get("ended_at")) is not None:
+            found.ended.append(ended)
         epochs = int(run.summary.get("epochs") or 0)
         if epochs:
             found.epoch_s.setdefault(key.arm, {})[key.seed] = run.summary["wall_s"] / epochs

@@ -7,7 +7,7 @@ the update, four qubits, as the sine or as the circuit of depth 2, at the claim'
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -33,11 +33,15 @@ from qsgd_lab.stats.pairs import Metric
 
 EPOCH_TIME = 0.35
 """The paper's simulation makes an epoch longer by this share."""
+TOTAL_TIME = -0.16
+"""And yet 90 % are reached in less time, by this share."""
 TEXT_TASKS = ("sequences", "sequences-quantum")
 """Ours that stand for the paper's text task."""
 UNCORRECTED = "secondary: not corrected for the number of arms"
+TOO_EARLY = "runs arrive so early or so late that whole epochs cannot show the claim"
 
 Verdict: TypeAlias = Outcome | Literal["not tested"]
+BySeed: TypeAlias = Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ def beside(comparison: Comparison, backstage: Backstage) -> list[Beside]:
     return [
         *_accuracy(comparison),
         *_epochs(comparison),
-        *_time(comparison, backstage),
+        *_time(comparison, backstage.epoch_s),
+        *_total_time(comparison, backstage.epoch_s),
         *_loss(comparison, 0.1, LOSS_CUT_WEAK),
         *_loss(comparison, 0.5, LOSS_CUT),
     ]
@@ -133,9 +138,7 @@ def _arrival(claim: Beside, arm: ArmResult, baseline: ArmResult) -> Beside:
         here=f"{100 * found.mean / found.baseline_mean:+.0f} % ({found.mean:+.2f} epochs)",
         interval=NONE if ends is None else f"{ends[0]:+.2f} to {ends[1]:+.2f} epochs",
         verdict=check_claim(-least, ci95=ends, p=p) if least else "cannot tell",
-        notes=(UNCORRECTED,)
-        if least
-        else ("runs arrive so early or so late that whole epochs cannot show the claim",),
+        notes=(UNCORRECTED,) if least else (TOO_EARLY,),
     )
 
 
@@ -170,30 +173,78 @@ def _watched(epochs: Epochs) -> list[bool]:
     ]
 
 
-def _time(comparison: Comparison, backstage: Backstage) -> Iterator[Beside]:
+def _time(comparison: Comparison, epoch_s: Mapping[str, BySeed]) -> Iterator[Beside]:
     claim = Beside(f"time per epoch, {_at(0.5)}", f"+{100 * EPOCH_TIME:.0f} %")
     arms, why = _arms(comparison, 0.5, comparison.plan.metric)
     if why:
         yield replace(claim, notes=(why,))
-    base = backstage.epoch_s.get(comparison.plan.baseline, {})
+    base = epoch_s.get(comparison.plan.baseline, {})
     for arm in arms:
-        mine = backstage.epoch_s.get(arm.name, {})
-        ratios = [math.log(mine[s] / base[s]) for s in sorted(mine) if base.get(s) and mine[s]]
-        found = paired_t(np.array(ratios, dtype=np.float64))
-        ends = found.ci95
-        backend = comparison.plan.arm(arm.name).config["backend"]
-        clock = (
-            f"wall time on this machine under its load, with the backend {backend}, where the "
-            "paper simulated every circuit; geometric mean over seeds"
-        )
-        yield replace(
-            claim,
-            arm=arm.name,
-            here=NONE if found.mean is None else f"{_percent(found.mean)} %",
-            interval=NONE if ends is None else f"{_percent(ends[0])} to {_percent(ends[1])} %",
-            verdict=check_claim(math.log1p(EPOCH_TIME), ci95=ends, p=found.p),
-            notes=(clock, UNCORRECTED),
-        )
+        found = replace(claim, arm=arm.name, notes=(_clock(comparison, arm), UNCORRECTED))
+        yield _ratio(found, EPOCH_TIME, base, epoch_s.get(arm.name, {}))
+
+
+def _total_time(comparison: Comparison, epoch_s: Mapping[str, BySeed]) -> Iterator[Beside]:
+    plan = comparison.plan
+    claim = Beside(f"time to 90\u00a0%, {_at(0.5)}", f"{100 * TOTAL_TIME:.0f} %")
+    arms, why = _arms(comparison, 0.5, "accuracy")
+    if why or plan.target is None:
+        yield replace(claim, notes=(why or "no target was set",))
+        return
+    baseline = comparison.arms[plan.baseline]
+    base = _arrival_s(baseline, epoch_s, plan.seeds)
+    for arm in arms:
+        mine = _arrival_s(arm, epoch_s, plan.seeds)
+        notes = [_clock(comparison, arm), UNCORRECTED]
+        found = _ratio(replace(claim, arm=arm.name), TOTAL_TIME, base, mine)
+        if (
+            baseline.epochs is None
+            or arm.epochs is None
+            or not least_cut(baseline.epochs, arm.epochs)
+        ):
+            found = replace(found, verdict="cannot tell")
+            notes.insert(0, TOO_EARLY)
+        both = len(base.keys() & mine.keys())
+        if both < len(plan.seeds):
+            found = replace(found, verdict="cannot tell")
+            notes.insert(0, f"of the {both} of {len(plan.seeds)} seeds where both arrived")
+        yield _of_task(replace(found, notes=tuple(notes)), comparison, TEXT_TASKS)
+
+
+def _arrival_s(
+    arm: ArmResult, epoch_s: Mapping[str, BySeed], seeds: Sequence[int]
+) -> dict[int, float]:
+    """Seconds until the run of a seed reached the target; nothing for one that did not."""
+    if arm.epochs is None:
+        return {}
+    each = epoch_s.get(arm.name, {})
+    return {
+        seed: time * each[seed]
+        for seed, time, arrived in zip(seeds, arm.epochs.times, arm.epochs.reached, strict=True)
+        if arrived and time is not None and seed in each
+    }
+
+
+def _ratio(claim: Beside, claimed: float, base: BySeed, mine: BySeed) -> Beside:
+    """Hold a claimed change, as a share, against the ratios of the seeds that both have."""
+    pairs = [(base[seed], mine[seed]) for seed in sorted(base.keys() & mine.keys())]
+    ratios = [math.log(b / a) for a, b in pairs if a and b]
+    found = paired_t(np.array(ratios, dtype=np.float64))
+    ends = found.ci95
+    return replace(
+        claim,
+        here=NONE if found.mean is None else f"{_percent(found.mean)} %",
+        interval=NONE if ends is None else f"{_percent(ends[0])} to {_percent(ends[1])} %",
+        verdict=check_claim(math.log1p(claimed), ci95=ends, p=found.p),
+    )
+
+
+def _clock(comparison: Comparison, arm: ArmResult) -> str:
+    backend = comparison.plan.arm(arm.name).config["backend"]
+    return (
+        f"wall time on this machine under its load, with the backend {backend}, where the "
+        "paper simulated every circuit; geometric mean over seeds"
+    )
 
 
 def _at(weight: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from qsgd_core.cli.words import between_times
 from qsgd_lab.compare.table import Comparison, say_target
 from qsgd_lab.report import hardware, lines, tables
 from qsgd_lab.report.backstage import Backstage
@@ -149,6 +150,8 @@ def _provenance(comparison: Comparison, backstage: Backstage) -> tuple[Block, ..
         ("backends", _backends(comparison)),
         ("cost", _cost(comparison, backstage)),
     ]
+    if (ended := between_times(backstage.ended)) is not None:
+        rows.append(("runs ended", ended))
     if (sent := hardware.submitted(backstage.paid.values())) is not None:
         rows.append(("jobs sent", sent))
     if backstage.calibrations:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from qsgd_core.cli.runreport_text import measurements, money_rows, worth_in_words
-from qsgd_core.cli.words import dollars
+from qsgd_core.cli.words import between_times, dollars
 from qsgd_core.schedule.record_reader import RecordReader
 from qsgd_core.training.folder import RunFolder
 from qsgd_core.training.reporting import Hardware, Report
@@ -77,21 +76,13 @@ def skill(hardware: Hardware) -> str:
 
 def submitted(reports: Iterable[Report]) -> str | None:
     """When jobs were sent: the first and the last."""
-    times = [
+    return between_times(
         job["submitted_at"]
         for found in reports
         if found.money is not None
         for job in found.money.jobs
         if job["submitted_at"] is not None
-    ]
-    if not times:
-        return None
-    first, last = (f"{datetime.fromtimestamp(t, UTC):%Y-%m-%d %H:%M}" for t in _ends(times))
-    return f"{first} UTC" if first == last else f"{first} to {last} UTC"
-
-
-def _ends(times: list[float]) -> tuple[float, float]:
-    return min(times), max(times)
+    )
 
 
 def _row(arm: str, seed: int, found: Report) -> tuple[str, ...]:

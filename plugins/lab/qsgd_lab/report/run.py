@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qsgd_core.cli.runreport_text import about
+from qsgd_core.cli.words import between_times
 from qsgd_core.errors import ConfigError
 from qsgd_core.schedule.ledger import Ledger
 from qsgd_core.training.folder import Record, RunFolder, read_record
@@ -87,6 +88,8 @@ def _provenance(found: Report, record: Record, folder: RunFolder) -> tuple[Block
     rows += [(f"task, {name}", str(value)) for name, value in record.identity.items()]
     rows += [] if record.data is None else [("data", record.data)]
     rows += [(name, str(value)) for name, value in record.environment.items()]
+    if found.ended_at is not None:
+        rows.append(("ended", between_times([found.ended_at]) or ""))
     if (sent := hardware.submitted([found])) is not None:
         rows.append(("jobs sent", sent))
     if found.hardware is not None and (stamps := calibrations(folder)):
