@@ -139,15 +139,3 @@ class BudgetExceededError(BudgetError):
         self.asked = asked
         self.left = left
         self.unit = unit
-
-
-class OrphanIntentError(BudgetError):
-    """An intent was written, and whether its job exists is not known yet.
-
-    Attributes:
-        tag: the tag under which the job can be found at the vendor.
-    """
-
-    def __init__(self, message: str, *, tag: str) -> None:
-        super().__init__(message)
-        self.tag = tag

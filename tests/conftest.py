@@ -16,6 +16,8 @@ import pytest
 from postgres import Postgres, binaries
 
 if TYPE_CHECKING:
+    from gang import Gang
+
     from qsgd_core.schedule.ledger import Ledger
 
 pytest.register_assert_rewrite("kills")  # tests/services/kills.py
@@ -101,6 +103,16 @@ def paid(
     options = {"folder": str(tmp_path / "vendor"), "coins": True}
     term = {"backend": "filebox:x", "backend_options": options, "shots": 8, "budget": "$1"}
     return {**term, "policy": "sync", "run": "r"}, Ledger(url)
+
+
+@pytest.fixture(scope="module")
+def two(request: pytest.FixtureRequest) -> Iterator[Gang]:
+    """Two processes that call the functions of the test's own file, as ranks of one group."""
+    from gang import Gang
+
+    gang = Gang(str(request.path))
+    yield gang
+    gang.close()
 
 
 @pytest.fixture(scope="session")

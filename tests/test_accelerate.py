@@ -18,7 +18,6 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DataLoaderConfiguration, DistributedType
 from accelerate.utils.deepspeed import DeepSpeedOptimizerWrapper
 from by_hand import flat, step_by_hand
-from gang import Gang
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -33,13 +32,6 @@ WIDE = {"scope": "model", "n_qubits": 17, "depth": 1}
 """Over five of the six tensors."""
 NAMED = {"perturbation": "uniform", "scope": "all"}
 """Draws that the tensors' names decide."""
-
-
-@pytest.fixture(scope="module")
-def two() -> Iterator[Gang]:
-    gang = Gang(__file__)
-    yield gang
-    gang.close()
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ that never stopped: to the bit where the number of processes is the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from gang import Gang
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -42,13 +40,6 @@ TERMS: dict[str, dict[str, Any]] = {
 FAST = ("held", "warming up")
 ALL_TERMS = [t if t in FAST else pytest.param(t, marks=pytest.mark.slow) for t in TERMS]
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
-
-
-@pytest.fixture(scope="module")
-def two() -> Iterator[Gang]:
-    gang = Gang(__file__)
-    yield gang
-    gang.close()
 
 
 class Run:

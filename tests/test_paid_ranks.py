@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,6 @@ ASKED = {"sync": [0, 3, 6, 9, 12], "tracked": [0, 6, 12], "unnamed": [0, 3, 6, 9
 """Steps at which a run asks for a refresh, each of which is one job."""
 DRIFT = 1e-7
 """By how much two tracked runs differ: the twin drifts with the seconds between two results."""
-
-
-@pytest.fixture(scope="module")
-def two() -> Iterator[Gang]:
-    gang = Gang(__file__)
-    yield gang
-    gang.close()
 
 
 class Shop:

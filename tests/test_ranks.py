@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -24,13 +23,6 @@ from qsgd_core.optim.sync import Ranks
 from qsgd_core.schedule.wire import Frame
 
 STEPS, BATCH = 20, 8
-
-
-@pytest.fixture(scope="module")
-def two() -> Iterator[Gang]:
-    gang = Gang(__file__)
-    yield gang
-    gang.close()
 
 
 # -- what is trained, and how ------------------------------------------------------------------

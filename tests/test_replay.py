@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stopping import stop_at
 from torch import nn
 
 from qsgd_core import Built, Task
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.errors import ConfigError
-from qsgd_core.events import BatchTrained, Event
 from qsgd_core.optim import recording
 from qsgd_core.registry import default_registry
 from qsgd_core.schedule.record import RecordWriter
@@ -65,16 +63,6 @@ class Bent(Task):
 @pytest.fixture(autouse=True)
 def no_plot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qsgd_core.training.run.draw", lambda *_: None)
-
-
-def stop_at(step: int) -> Callable[[Event], None]:
-    """An observer that presses Ctrl-C while this step is going on."""
-
-    def press(event: Event) -> None:
-        if isinstance(event, BatchTrained) and event.step == step:
-            signal.raise_signal(signal.SIGINT)
-
-    return press
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:

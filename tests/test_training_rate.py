@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from stopping import state_of, stop_at
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from qsgd_core.errors import ConfigError
-from qsgd_core.events import BatchTrained
 from qsgd_core.settings import load_settings
 from qsgd_core.task import Built, Task, TaskDefaults
 from qsgd_core.training import TrainConfig, plan, replay, resume, train
@@ -78,18 +77,6 @@ def no_plot(monkeypatch):
 def planned(**changes) -> TrainConfig:
     config = TrainConfig(lr=2e-5, lr_steps=7473, **{"lr_schedule": "linear", **changes})
     return resolve(config, TaskDefaults(), load_settings())
-
-
-def stop_at(step: int):
-    def press(event):
-        if isinstance(event, BatchTrained) and event.step == step:
-            signal.raise_signal(signal.SIGINT)
-
-    return press
-
-
-def state_of(run: Path) -> dict:
-    return torch.load(run / "checkpoint.pt", weights_only=True)
 
 
 def assert_same_bits(one: Path, other: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stopping import state_of, stop_at
 
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import BatchTrained, EpochEnded, RunEnded, RunStarted, StepTaken
@@ -26,20 +27,6 @@ def noisy(kind: str = "global"):
     task, _ = load_task(f"{SCRIPT}:make_task", load_settings())
     task.kind = kind
     return task
-
-
-def stop_at(step: int):
-    """An observer that presses Ctrl-C while this step is going on."""
-
-    def press(event):
-        if isinstance(event, BatchTrained) and event.step == step:
-            signal.raise_signal(signal.SIGINT)
-
-    return press
-
-
-def state_of(run_dir: Path) -> dict:
-    return torch.load(run_dir / "checkpoint.pt", weights_only=True)
 
 
 def equal(a, b) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import lab_compare_toy as toy
 import pytest
 import torch
 
@@ -22,12 +22,6 @@ from qsgd_lab.compare.drive import drive, held
 from qsgd_lab.compare.plan import RUNS, Plan, RunKey, default_folder, read_plan, take_folder
 from qsgd_lab.compare.planning import Asked, make_plan
 from qsgd_lab.compare.table import Comparison, read_comparison
-
-_spec = importlib.util.spec_from_file_location(
-    "lab_compare_toy", Path(__file__).with_name("lab_compare_toy.py")
-)
-toy = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(toy)
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 

@@ -11,13 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import lab_compare_toy as toy
 import pytest
-
-_spec = importlib.util.spec_from_file_location(
-    "lab_compare_toy", Path(__file__).with_name("lab_compare_toy.py")
-)
-toy = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(toy)
 
 WAIT_S = 120.0
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,13 +13,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import lab_gsm8k_tiny as tiny
 import pytest
 import torch
+from stopping import state_of, stop_at
 from torch import nn
 
 from qsgd_core.cli.app import main
 from qsgd_core.errors import ConfigError
-from qsgd_core.events import BatchTrained, Event
 from qsgd_core.registry import default_registry, forget_registries
 from qsgd_core.training import TrainConfig, plan, replay, resume, train
 from qsgd_lab.gsm8k import judging
@@ -29,12 +28,6 @@ from qsgd_lab.gsm8k.answers import final_number, is_right
 from qsgd_lab.gsm8k.data import Problem
 from qsgd_lab.gsm8k.encoding import IGNORED, Encoder, collate
 from qsgd_lab.gsm8k.task import Gsm8k
-
-_spec = importlib.util.spec_from_file_location(
-    "lab_gsm8k_tiny", Path(__file__).with_name("lab_gsm8k_tiny.py")
-)
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 
 @pytest.fixture(autouse=True)
@@ -77,18 +70,6 @@ def problems() -> list[Problem]:
 
 def weights(model: nn.Module) -> torch.Tensor:
     return torch.nn.utils.parameters_to_vector(model.parameters()).detach()
-
-
-def state_of(run: Path) -> dict[str, Any]:
-    return torch.load(run / "checkpoint.pt", weights_only=True)
-
-
-def stop_at(step: int) -> Callable[[Event], None]:
-    def press(event: Event) -> None:
-        if isinstance(event, BatchTrained) and event.step == step:
-            signal.raise_signal(signal.SIGINT)
-
-    return press
 
 
 # --- settings ------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lab_gsm8k_tiny as tiny
 import pytest
 
 from qsgd_core.cli.app import main
@@ -17,12 +17,6 @@ from qsgd_core.errors import ConfigError
 from qsgd_core.registry import forget_registries
 from qsgd_lab.gsm8k.data import fetch, read_folder
 from qsgd_lab.gsm8k.task import Gsm8k
-
-_spec = importlib.util.spec_from_file_location(
-    "lab_gsm8k_tiny", Path(__file__).with_name("lab_gsm8k_tiny.py")
-)
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 
 @pytest.fixture(autouse=True)

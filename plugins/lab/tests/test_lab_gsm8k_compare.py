@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import lab_gsm8k_tiny as tiny
 import pytest
 import torch
 
@@ -19,12 +19,6 @@ from qsgd_lab.compare.drive import drive, held
 from qsgd_lab.compare.plan import RUNS, Plan
 from qsgd_lab.compare.planning import Asked, make_plan
 from qsgd_lab.compare.table import Comparison, read_comparison
-
-_spec = importlib.util.spec_from_file_location(
-    "lab_gsm8k_tiny", Path(__file__).with_name("lab_gsm8k_tiny.py")
-)
-tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 ARMS = ("adamw", "sine@0.5", "uniform@0.5")
 VARIABLES = {"CONTEXT": "128", "TEST_EXAMPLES": "4"}

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import lab_chromium as chromium
+import lab_report_made as made
 import pytest
 
 from qsgd_lab.report.render import of_comparison
 
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-made, chromium = _beside("lab_report_made"), _beside("lab_chromium")
 pytestmark = pytest.mark.slow
 
 WIDE, PHONE = 1280, 390

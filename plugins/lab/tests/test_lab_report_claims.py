@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
 
+import lab_report_made as made
 import pytest
 
 from qsgd_lab.compare.table import read_comparison
 from qsgd_lab.report import backstage
 from qsgd_lab.report.claims import Beside, beside, is_papers, least_cut
 from qsgd_lab.stats.censored import Epochs
-
-_spec = importlib.util.spec_from_file_location(
-    "lab_report_made", Path(__file__).with_name("lab_report_made.py")
-)
-made = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(made)
 
 
 def found(

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
 from pathlib import Path
 
+import lab_compare_toy as toy
+import lab_report_made as made
 import pytest
 
 from qsgd_core.cli.app import main
-
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-made, toy = _beside("lab_report_made"), _beside("lab_compare_toy")
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shlex
 from dataclasses import replace
-from pathlib import Path
 
+import lab_report_made as made
 import pytest
 import typer
 
@@ -17,12 +16,6 @@ from qsgd_core.training.config import TrainConfig, resolve
 from qsgd_core.training.folder import Record
 from qsgd_lab.compare.plan import Plan
 from qsgd_lab.report.commands import compare_command, train_command
-
-_spec = importlib.util.spec_from_file_location(
-    "lab_report_made", Path(__file__).with_name("lab_report_made.py")
-)
-made = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(made)
 
 
 def planned_by(line: str, monkeypatch: pytest.MonkeyPatch) -> Plan:

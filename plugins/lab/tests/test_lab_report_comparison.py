@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import math
 import re
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import lab_report_made as made
 import plotly.graph_objects as go
 import pytest
 from scipy import stats
@@ -22,12 +22,6 @@ from qsgd_lab.report.document import Bullets, Document, Figure, Fold, Paragraph,
 from qsgd_lab.report.page import html
 from qsgd_lab.report.palette import looks
 from qsgd_lab.report.twin import escape, markdown
-
-_spec = importlib.util.spec_from_file_location(
-    "lab_report_made", Path(__file__).with_name("lab_report_made.py")
-)
-made = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(made)
 
 EVIL = '<script>alert(1)</script> "quoted" & | `code` *b* %{x} <a href="https://evil.example">'
 
