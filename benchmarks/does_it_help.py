@@ -46,8 +46,7 @@ EXTENSIONS = ",".join(
 COMPARISONS: Mapping[str, str] = {
     "sequences-paper": "sequences --preset paper --seeds 10 --threads 1",
     "digits-paper": "digits --preset paper --seeds 10 --threads 1",
-    "sequences-normalized": "sequences --arms "
-    "adamw,sine@0.5:normalized,uniform@0.5:normalized --seeds 10 --threads 1",
+    "sequences-extensions": f"sequences --arms {EXTENSIONS} --seeds 10 --threads 1",
     "digits-extensions": f"digits --arms {EXTENSIONS} --seeds 10 --threads 1",
     "gsm8k": "gsm8k --arms adamw,sine@0.1,sine@0.5,uniform@0.5 --max-steps 40 --seeds 2 "
     "--data ../shared/data/gsm8k",
