@@ -190,6 +190,16 @@ def test_arrivals_in_the_first_epochs_cannot_show_the_claim(tmp_path):
     assert "whole epochs cannot show the claim" in said.notes[0]
 
 
+@pytest.mark.parametrize("claim", ["epochs to 90 %0.5", "time to 90 %0.5"])
+def test_another_target_than_the_papers_is_told(tmp_path, claim):
+    plan = dataclasses.replace(made.plan_of(("adamw", "sine@0.5"), seeds=4), target=0.8)
+    row = found(tmp_path / "c", made.learning(), plan=plan)[claim]
+    assert "the target here is 80 %" in row.notes
+    plan = dataclasses.replace(plan, target=None)
+    row = found(tmp_path / "d", made.learning(), plan=plan)[claim]
+    assert (row.verdict, row.notes) == ("not tested", ("no target was set",))
+
+
 # --- which arms ----------------------------------------------------------------------------------
 
 

@@ -110,19 +110,13 @@ def _loss(comparison: Comparison, weight: float, cut: float) -> Iterator[Beside]
 
 
 def _epochs(comparison: Comparison) -> Iterator[Beside]:
-    plan = comparison.plan
     claim = Beside(f"epochs to 90\u00a0%, {_at(0.5)}", f"-{100 * EPOCHS_CUT:.1f} %")
-    arms, why = _arms(comparison, 0.5, "accuracy")
-    if why or plan.target is None:
-        yield replace(claim, notes=(why or "no target was set",))
-        return
+    arms, why = _arms_to_target(comparison)
+    if why:
+        yield replace(claim, notes=(why,))
     for arm in arms:
-        found = _arrival(claim, arm, comparison.arms[plan.baseline])
-        if plan.target != 0.9:
-            found = replace(
-                found, notes=(*found.notes, f"the target here is {100 * plan.target:g} %")
-            )
-        yield _of_task(found, comparison, TEXT_TASKS)
+        found = _arrival(claim, arm, comparison.arms[comparison.plan.baseline])
+        yield _of_target(found, comparison)
 
 
 def _arrival(claim: Beside, arm: ArmResult, baseline: ArmResult) -> Beside:
@@ -187,28 +181,25 @@ def _time(comparison: Comparison, epoch_s: Mapping[str, BySeed]) -> Iterator[Bes
 def _total_time(comparison: Comparison, epoch_s: Mapping[str, BySeed]) -> Iterator[Beside]:
     plan = comparison.plan
     claim = Beside(f"time to 90\u00a0%, {_at(0.5)}", f"{100 * TOTAL_TIME:.0f} %")
-    arms, why = _arms(comparison, 0.5, "accuracy")
-    if why or plan.target is None:
-        yield replace(claim, notes=(why or "no target was set",))
-        return
+    arms, why = _arms_to_target(comparison)
+    if why:
+        yield replace(claim, notes=(why,))
     baseline = comparison.arms[plan.baseline]
     base = _arrival_s(baseline, epoch_s, plan.seeds)
     for arm in arms:
         mine = _arrival_s(arm, epoch_s, plan.seeds)
-        notes = [_clock(comparison, arm), UNCORRECTED]
         found = _ratio(replace(claim, arm=arm.name), TOTAL_TIME, base, mine)
-        if (
-            baseline.epochs is None
-            or arm.epochs is None
-            or not least_cut(baseline.epochs, arm.epochs)
-        ):
-            found = replace(found, verdict="cannot tell")
-            notes.insert(0, TOO_EARLY)
+        open_for: list[str] = []
         both = len(base.keys() & mine.keys())
         if both < len(plan.seeds):
+            open_for.append(f"of the {both} of {len(plan.seeds)} seeds where both arrived")
+        epochs = baseline.epochs, arm.epochs
+        if epochs[0] is None or epochs[1] is None or not least_cut(epochs[0], epochs[1]):
+            open_for.append(TOO_EARLY)
+        if open_for:
             found = replace(found, verdict="cannot tell")
-            notes.insert(0, f"of the {both} of {len(plan.seeds)} seeds where both arrived")
-        yield _of_task(replace(found, notes=tuple(notes)), comparison, TEXT_TASKS)
+        notes = (*open_for, _clock(comparison, arm), UNCORRECTED)
+        yield _of_target(replace(found, notes=notes), comparison)
 
 
 def _arrival_s(
@@ -285,6 +276,14 @@ def _arms(
     return found, None if found else why
 
 
+def _arms_to_target(comparison: Comparison) -> tuple[list[ArmResult], str | None]:
+    """The arms that a claim about the way to 90 % is about, or why there is none."""
+    arms, why = _arms(comparison, 0.5, "accuracy")
+    if why is None and comparison.plan.target is None:
+        return [], "no target was set"
+    return arms, why
+
+
 def is_papers(arm: ArmPlan, weight: float) -> bool:
     """Whether an arm is the paper's at this λ."""
     config = arm.config
@@ -328,3 +327,11 @@ def _of_task(found: Beside, comparison: Comparison, tasks: tuple[str, ...]) -> B
         return found
     note = f"the claim is about another task than {task}, and holds or falls with that"
     return replace(found, same_task=False, notes=(note, *found.notes))
+
+
+def _of_target(found: Beside, comparison: Comparison) -> Beside:
+    """Says so where the target here is not the paper's, or the task is another."""
+    target = comparison.plan.target
+    if target is not None and target != 0.9:
+        found = replace(found, notes=(*found.notes, f"the target here is {100 * target:g} %"))
+    return _of_task(found, comparison, TEXT_TASKS)
