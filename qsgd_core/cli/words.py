@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import UTC, datetime
-
 
 def dollars(amount: float) -> str:
     """``$12.34``; below ten cents two digits, however small: ``$0.0084``."""
@@ -26,18 +23,3 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.1f} s"
-
-
-def between_times(times: Iterable[float]) -> str | None:
-    """The first and the last, as ``2026-11-21 20:55 to 2026-11-22 01:10 UTC``; None of none.
-
-    Args:
-        times: seconds since the epoch, UTC.
-    """
-    found = list(times)
-    if not found:
-        return None
-    first, last = (
-        f"{datetime.fromtimestamp(t, UTC):%Y-%m-%d %H:%M}" for t in (min(found), max(found))
-    )
-    return f"{first} UTC" if first == last else f"{first} to {last} UTC"

@@ -38,7 +38,7 @@ def flat(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().clone().reshape(-1) for p in whole])
 
 
-def children() -> set[int]:
-    """Process ids of the couriers and whatever else this process has started and not seen end."""
-    tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+def children(pid: int | None = None) -> set[int]:
+    """What a process, this one if none is given, has started and not seen end: process ids."""
+    tasks = Path(f"/proc/{pid or os.getpid()}/task").glob("*/children")
     return {int(pid) for task in tasks for pid in task.read_text().split()}

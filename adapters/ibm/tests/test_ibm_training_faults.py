@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from by_hand import children
 from timelapse import STEP_S, Clock, Training, timelapse
 
 import qsgd_core as qsgd
@@ -158,12 +159,6 @@ def test_a_machine_that_sleeps_for_a_night_finds_its_result_when_it_wakes(traini
 
 
 # --- with a courier process, on the machine's own clock ------------------------------------------
-
-
-def children(pid: int) -> list[int]:
-    """Processes that a process has started."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def until(happened: Any) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
 from qsgd_lab.compare.table import ArmResult, Comparison, say_target
 from qsgd_lab.stats.paired import MeanSE
 from qsgd_lab.stats.pairs import Metric
@@ -93,3 +96,18 @@ def rounded(value: float, metric: Metric, *, signed: bool = False) -> str:
     if metric == "accuracy":
         return f"{100 * value:{sign}.2f}"
     return f"{value:{sign}.2g}" if 0 < abs(value) < SMALL else f"{value:{sign}.4f}"
+
+
+def between_times(times: Iterable[float]) -> str | None:
+    """The first and the last, as ``2026-11-21 20:55 to 2026-11-22 01:10 UTC``; None of none.
+
+    Args:
+        times: seconds since the epoch, UTC.
+    """
+    found = list(times)
+    if not found:
+        return None
+    first, last = (
+        f"{datetime.fromtimestamp(t, UTC):%Y-%m-%d %H:%M}" for t in (min(found), max(found))
+    )
+    return f"{first} UTC" if first == last else f"{first} to {last} UTC"

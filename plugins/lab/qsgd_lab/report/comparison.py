@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qsgd_core.cli.words import between_times
 from qsgd_lab.compare.table import Comparison, say_target
+from qsgd_lab.compare.text import between_times
 from qsgd_lab.report import hardware, lines, tables
 from qsgd_lab.report.backstage import Backstage
 from qsgd_lab.report.claims import beside

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qsgd_core.cli.runreport_text import measurements, money_rows, worth_in_words
-from qsgd_core.cli.words import between_times, dollars
+from qsgd_core.cli.words import dollars
 from qsgd_core.schedule.record_reader import RecordReader
 from qsgd_core.training.folder import RunFolder
 from qsgd_core.training.reporting import Hardware, Report
 from qsgd_lab.compare.table import Comparison
-from qsgd_lab.compare.text import NONE
+from qsgd_lab.compare.text import NONE, between_times
 from qsgd_lab.report import run_figures
 from qsgd_lab.report.document import Block, Figure, Key, Paragraph, Section, Table, pairs
 from qsgd_lab.report.palette import label, looks

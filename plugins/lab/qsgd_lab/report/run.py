@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qsgd_core.cli.runreport_text import about
-from qsgd_core.cli.words import between_times
 from qsgd_core.errors import ConfigError
 from qsgd_core.schedule.ledger import Ledger
 from qsgd_core.training.folder import Record, RunFolder, read_record
 from qsgd_core.training.reporting import Report
 from qsgd_core.training.reporting import report as gather
+from qsgd_lab.compare.text import between_times
 from qsgd_lab.report import hardware, run_figures
 from qsgd_lab.report.backstage import calibrations
 from qsgd_lab.report.commands import train_command
