@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from qsgd_core.backend import Simulator
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.errors import QSGDError
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 
 N_QUBITS, DEPTH = 4, 2
 

@@ -107,8 +107,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Train, and report."""
     import qsgd_core as qsgd
     from qsgd_core.events import Event, ScheduleChanged
-    from qsgd_core.optim.modulation import Circuits
-    from qsgd_core.optim.scheduled import ScheduledRunner
+    from qsgd_core.measure.paid import ScheduledRunner
+    from qsgd_core.optim.source.modulation import Circuits
 
     torch.manual_seed(0)
     torch.set_num_threads(1)

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from qsgd_core.jobs import Bits, Expectations, JobHandle, JobState, JobStatus, Result
     from qsgd_core.optim.attach import attach
     from qsgd_core.optim.describe import Description
-    from qsgd_core.optim.effect import Stats
     from qsgd_core.optim.engine import Attachment
     from qsgd_core.optim.qsgd import QSGD
+    from qsgd_core.optim.term.effect import Stats
     from qsgd_core.perturbation import ClassicalPerturbation, Perturbation
     from qsgd_core.task import Built, Task, TaskDefaults
 

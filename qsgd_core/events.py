@@ -89,7 +89,7 @@ class ScheduleChanged(Event):
             recalibrated, outage, reached, overrun, stopped or left.
         message: the same for people.
         status: where the run stands, plain JSON values: see
-            :meth:`qsgd_core.schedule.scheduler.Scheduler.status`.
+            :meth:`qsgd_core.schedule.trainer.scheduler.Scheduler.status`.
     """
 
     what: str = ""

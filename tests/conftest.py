@@ -18,7 +18,7 @@ from postgres import Postgres, binaries
 if TYPE_CHECKING:
     from gang import Gang
 
-    from qsgd_core.schedule.ledger import Ledger
+    from qsgd_core.schedule.ledger.ledger import Ledger
 
 pytest.register_assert_rewrite("kills")  # tests/services/kills.py
 
@@ -28,7 +28,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     """No QSGD_* variable, no plugin loaded by an earlier test, one torch thread."""
     for name in [name for name in os.environ if name.startswith("QSGD_")]:
         monkeypatch.delenv(name)
-    if registry := sys.modules.get("qsgd_core.registry"):
+    if registry := sys.modules.get("qsgd_core.plugins.registry"):
         registry.forget_registries()
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
@@ -57,9 +57,9 @@ def own_plugins_not_installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     def without(**kwargs: str) -> list[importlib.metadata.EntryPoint]:
         return [p for p in found(**kwargs) if p.dist is None or p.dist.name not in OWN_PLUGINS]
 
-    monkeypatch.setattr("qsgd_core.plugins.entry_points", without)
+    monkeypatch.setattr("qsgd_core.plugins.loading.entry_points", without)
     yield
-    if registry := sys.modules.get("qsgd_core.registry"):
+    if registry := sys.modules.get("qsgd_core.plugins.registry"):
         registry.forget_registries()
 
 
@@ -96,7 +96,7 @@ def paid(
     filebox: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[dict[str, Any], Ledger]:
     """Arguments of a term that is measured by the paid provider, and its ledger."""
-    from qsgd_core.schedule.ledger import Ledger
+    from qsgd_core.schedule.ledger.ledger import Ledger
 
     url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
     monkeypatch.setenv("QSGD_LEDGER", url)

@@ -14,18 +14,18 @@ from qsgd_core.builtin.policies import Hold, Tracked, TwinOnly
 from qsgd_core.circuits import Workload
 from qsgd_core.events import Event
 from qsgd_core.perturbation import Perturbation
-from qsgd_core.schedule.budgets import open_budget
-from qsgd_core.schedule.config import ScheduleConfig
-from qsgd_core.schedule.courier import Courier
-from qsgd_core.schedule.desk import Desk
-from qsgd_core.schedule.history import worth
-from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.schedule.line import LocalLine
+from qsgd_core.schedule.courier.courier import Courier
+from qsgd_core.schedule.courier.desk import Desk
+from qsgd_core.schedule.courier.inline import LocalLine
+from qsgd_core.schedule.ledger.budgets import open_budget
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.messages import Frame
 from qsgd_core.schedule.money import Amount
-from qsgd_core.schedule.record_reader import RecordReader
-from qsgd_core.schedule.scheduler import Scheduler
-from qsgd_core.schedule.wire import Frame
-from qsgd_core.schedule.worth import Skill
+from qsgd_core.schedule.record.history import worth
+from qsgd_core.schedule.record.reader import RecordReader
+from qsgd_core.schedule.record.worth import Skill
+from qsgd_core.schedule.trainer.config import ScheduleConfig
+from qsgd_core.schedule.trainer.scheduler import Scheduler
 from scheduler_parts.device import START_S, STEP_S, SimulatedDevice, Tariff
 from scheduler_parts.physics import Errors
 

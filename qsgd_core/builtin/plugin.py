@@ -110,57 +110,57 @@ def qsgd_register_commands() -> list[CommandSpec]:
     return [
         CommandSpec(
             name="train",
-            factory="qsgd_core.cli.train:train",
+            factory="qsgd_core.cli.commands.train:train",
             summary="Train a task with the quantum term, or go on with a run.",
         ),
         CommandSpec(
             name="backends",
-            factory="qsgd_core.cli.listing:backends",
+            factory="qsgd_core.cli.commands.listing:backends",
             summary="List simulators and backends, and plugins that failed.",
         ),
         CommandSpec(
             name="perturbations",
-            factory="qsgd_core.cli.listing:perturbations",
+            factory="qsgd_core.cli.commands.listing:perturbations",
             summary="List perturbations, and plugins that failed.",
         ),
         CommandSpec(
             name="plugins",
-            factory="qsgd_core.cli.listing:plugins",
+            factory="qsgd_core.cli.commands.listing:plugins",
             summary="List plugins, what they provide, and why those that failed did.",
         ),
         CommandSpec(
             name="estimate",
-            factory="qsgd_core.cli.estimate:estimate",
+            factory="qsgd_core.cli.commands.estimate:estimate",
             summary="What a run would cost, and what it would get for it. Sends nothing.",
         ),
         CommandSpec(
             name="report",
-            factory="qsgd_core.cli.runreport:report",
+            factory="qsgd_core.cli.commands.report:report",
             summary="What a run measured, what that cost, and whether it was worth it.",
         ),
         CommandSpec(
             name="jobs",
-            factory="qsgd_core.cli.jobs:jobs",
+            factory="qsgd_core.cli.commands.jobs:jobs",
             summary="Hardware jobs: list, wait, resume, cancel, fetch.",
         ),
         CommandSpec(
             name="budget",
-            factory="qsgd_core.cli.budget:budget",
+            factory="qsgd_core.cli.commands.budget:budget",
             summary="What hardware jobs may cost: show, create, raise.",
         ),
         CommandSpec(
             name="doctor",
-            factory="qsgd_core.cli.doctor:doctor",
+            factory="qsgd_core.cli.commands.doctor:doctor",
             summary="Check the installation; exits with 1 if something is wrong.",
         ),
         CommandSpec(
             name="conform",
-            factory="qsgd_core.cli.conform:conform",
+            factory="qsgd_core.cli.commands.conform:conform",
             summary="Check that a simulator, backend, perturbation or provider keeps its contract.",
         ),
         CommandSpec(
             name="new",
-            factory="qsgd_core.cli.new:new",
+            factory="qsgd_core.cli.commands.new:new",
             summary="Write a new provider: a distribution that works, with its tests.",
         ),
     ]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import typer
 
 from qsgd_core.errors import ConfigError
-from qsgd_core.schedule.budgets import DEFAULT_LIMITS, read_amounts
-from qsgd_core.schedule.ledger import Ledger
+from qsgd_core.schedule.ledger.budgets import DEFAULT_LIMITS, read_amounts
+from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.money import say, say_all
 
 NO = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qsgd_core.optim.effect import Stats
+from qsgd_core.optim.term.effect import Stats
 
 
 def readings(stats: Stats, *, prefix: str = "qsgd") -> dict[str, float]:

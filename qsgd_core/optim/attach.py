@@ -9,10 +9,12 @@ import torch
 
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import Observer
+from qsgd_core.measure.counts import Count
+from qsgd_core.measure.options import Wait
 from qsgd_core.optim.base_optimizer import ATTACHMENT
-from qsgd_core.optim.config import Count, Inject, Normalize, Scope, TermConfig, Wait, Weight
+from qsgd_core.optim.config import Inject, Normalize, Scope, TermConfig, Weight
 from qsgd_core.optim.engine import Attachment
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 
 
 def attach(
@@ -82,7 +84,7 @@ def attach(
         run: id of the run on the ledger; the same id finds what was measured before. None: a new
             one, kept in the optimizer's state.
         schedule: further options of the scheduler: see
-            :class:`~qsgd_core.optim.schedule_options.ScheduleOptions`.
+            :class:`~qsgd_core.measure.options.ScheduleOptions`.
         record: the run's record, a SQLite file, written by a paid run as it goes and by any other
             at ``state_dict()`` and ``close()``. None: under QSGD_HOME for a paid run, else none.
         replay: the record of a run to repeat, step by step, without its backend.

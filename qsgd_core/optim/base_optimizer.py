@@ -9,9 +9,7 @@ import sys
 import torch
 
 from qsgd_core.errors import ConfigError
-from qsgd_core.optim.selection import Bucket
-from qsgd_core.optim.sync import Ranks
-from qsgd_core.optim.term import per_member, spread
+from qsgd_core.measure.ranks import Ranks
 
 ATTACHMENT = "_qsgd_attachment"
 """Attribute of an optimizer under which its live attachment is found; copies do not have it."""
@@ -73,25 +71,3 @@ def is_zero(lr: float | torch.Tensor) -> bool:
     if isinstance(lr, torch.Tensor):
         return lr.device.type == "cpu" and float(lr) == 0.0
     return lr == 0.0
-
-
-def as_gradient(
-    optimizer: torch.optim.Optimizer, bucket: Bucket, grad: torch.Tensor
-) -> torch.Tensor:
-    """g of the objective that is minimised: unscaled, and negated for ``maximize``.
-
-    Args:
-        optimizer: one to which a GradScaler hands its scale (fused) has it in ``grad_scale``.
-        bucket: the coordinates.
-        grad: (M,), as read from the parameters' ``grad``.
-
-    Returns:
-        (M,); ``grad`` itself where there is nothing to undo.
-    """
-    scale = getattr(optimizer, "grad_scale", None)
-    if scale is not None:
-        grad = grad / scale.to(grad.device)
-    signs = {i: -1.0 if optimizer.param_groups[i].get("maximize") else 1.0 for i in bucket.groups}
-    if all(sign > 0 for sign in signs.values()):
-        return grad
-    return grad * spread(bucket, per_member(bucket, signs))

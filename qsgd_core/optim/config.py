@@ -10,13 +10,13 @@ from typing import Any, Literal, TypeAlias
 
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import Observer
+from qsgd_core.measure.counts import Count, check_count
+from qsgd_core.measure.options import Wait
 
 Scope: TypeAlias = Literal["tensor", "model", "all"]
 Inject: TypeAlias = Literal["update", "gradient"]
 Normalize: TypeAlias = Literal["update"] | None
-Wait: TypeAlias = Literal["never", "first", "always"]
 Weight: TypeAlias = float | Callable[[int], float]
-Count: TypeAlias = int | Callable[[int], int]
 
 GROUP_KEYS = ("quantum_weight", "n_qubits", "scope", "inject", "normalize")
 """Settings that each parameter group may override; they travel in ``state_dict()``."""
@@ -85,11 +85,6 @@ class TermConfig:
         }
 
 
-def at_step(value: Count, step: int, name: str) -> int:
-    """A schedule's value at ``step``, checked; a plain number is returned as it is."""
-    return check_count(name, value(step)) if callable(value) else value
-
-
 def check_weight(value: object) -> float:
     """λ as a finite float ≥ 0."""
     try:
@@ -102,13 +97,6 @@ def check_weight(value: object) -> float:
             "The paper uses 0.1 and 0.5; 0 turns the term off."
         )
     return number
-
-
-def check_count(name: str, value: object) -> int:
-    """An integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} must be an integer of at least 1, not {value!r}.")
-    return value
 
 
 def check_group(group: Mapping[str, Any]) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qsgd_core.circuits import Circuit
-from qsgd_core.optim.groups import Groups
-from qsgd_core.optim.modulation import Source
-from qsgd_core.optim.selection import select
-from qsgd_core.optim.source import Origin
+from qsgd_core.optim.coordinates.groups import Groups
+from qsgd_core.optim.coordinates.selection import select
+from qsgd_core.optim.source.build import Origin
+from qsgd_core.optim.source.modulation import Source
 
 
 @dataclass(frozen=True)

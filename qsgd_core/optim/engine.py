@@ -17,15 +17,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from qsgd_core.events import Event, ScheduleChanged, StepTaken, Warned
+from qsgd_core.measure.machine import describe_machine
+from qsgd_core.measure.ranks import Ranks
+from qsgd_core.measure.recording import Recording, fingerprint
+from qsgd_core.measure.replay import Replay
 from qsgd_core.observing import Observers
-from qsgd_core.optim.adding import add_terms
-from qsgd_core.optim.base_optimizer import ATTACHMENT, as_gradient, check_optimizer
+from qsgd_core.optim.base_optimizer import ATTACHMENT, check_optimizer
 from qsgd_core.optim.config import TermConfig, logger
+from qsgd_core.optim.coordinates.groups import Groups
+from qsgd_core.optim.coordinates.layout import Layout
+from qsgd_core.optim.coordinates.selection import Bucket
+from qsgd_core.optim.counters import RECORD_KEY, Record
 from qsgd_core.optim.describe import Description, describe
-from qsgd_core.optim.effect import SOURCES, EffectSize, Stats
-from qsgd_core.optim.gradient_route import GradientRoute
-from qsgd_core.optim.groups import Groups
-from qsgd_core.optim.held import (
+from qsgd_core.optim.source.build import build_source
+from qsgd_core.optim.source.held import (
     drop_held,
     held_values,
     keep_held,
@@ -33,22 +38,18 @@ from qsgd_core.optim.held import (
     reserve,
     restore_held,
 )
-from qsgd_core.optim.layout import Layout
-from qsgd_core.optim.machine import describe_machine
-from qsgd_core.optim.modulation import Modulation
-from qsgd_core.optim.record import RECORD_KEY, Record
-from qsgd_core.optim.recording import Recording, fingerprint
-from qsgd_core.optim.refresh import modulate
-from qsgd_core.optim.replay import Replay
-from qsgd_core.optim.rounding import Rounding
-from qsgd_core.optim.selection import Bucket
-from qsgd_core.optim.shadow import SHADOW_EVERY, shadow_step
-from qsgd_core.optim.source import build_source
-from qsgd_core.optim.sync import Ranks
-from qsgd_core.registry import Registry, default_registry
+from qsgd_core.optim.source.modulation import Modulation
+from qsgd_core.optim.source.refresh import modulate
+from qsgd_core.optim.term.adding import add_terms
+from qsgd_core.optim.term.arithmetic import as_gradient
+from qsgd_core.optim.term.effect import SOURCES, EffectSize, Stats
+from qsgd_core.optim.term.gradient_route import GradientRoute
+from qsgd_core.optim.term.rounding import Rounding
+from qsgd_core.optim.term.shadow import SHADOW_EVERY, shadow_step
+from qsgd_core.plugins.registry import Registry, default_registry
 
 if TYPE_CHECKING:
-    from qsgd_core.schedule.forecast import Forecast
+    from qsgd_core.schedule.forecast.forecast import Forecast
 
 
 QUIET = ("asked", "answered", "applied")
@@ -347,7 +348,7 @@ class Attachment:
         self._effect.from_record(self._record.effect, device)
 
     def _reserve(self, *, stepped: bool) -> None:
-        """Have the keys in the state that a checkpoint of this run has; see :mod:`.held`."""
+        """Have the keys in the state that a checkpoint of this run has; see :mod:`.source.held`."""
         every = self.source.every
         if every is not None and (callable(every) or every > 1):
             buckets = self._layout.whole(scheduled=callable(self.config.quantum_weight))

@@ -10,19 +10,20 @@ import torch
 
 from qsgd_core.circuits import Workload
 from qsgd_core.errors import ConfigError
-from qsgd_core.optim.config import Count, TermConfig, at_step
-from qsgd_core.optim.groups import Groups
-from qsgd_core.optim.schedule_options import read_options
-from qsgd_core.optim.selection import Bucket, select
+from qsgd_core.measure.counts import Count, at_step
+from qsgd_core.measure.options import read_options
+from qsgd_core.optim.config import TermConfig
+from qsgd_core.optim.coordinates.groups import Groups
+from qsgd_core.optim.coordinates.selection import Bucket, select
 from qsgd_core.perturbation import Perturbation
+from qsgd_core.plugins.registry import Registry
 from qsgd_core.prices import find_price
-from qsgd_core.registry import Registry
-from qsgd_core.schedule.accounts import Cap
-from qsgd_core.schedule.budgets import DEFAULT_LIMITS, read_amounts
-from qsgd_core.schedule.forecast import Forecast, Queue, forecast, free, price_of
-from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.schedule.subset import MAX_BLOCKS, require_affordable_size, rotation, take
-from qsgd_core.schedule.survey import Survey, survey
+from qsgd_core.schedule.forecast.forecast import Forecast, Queue, forecast, free, price_of
+from qsgd_core.schedule.forecast.survey import Survey, survey
+from qsgd_core.schedule.ledger.accounts import Cap
+from qsgd_core.schedule.ledger.budgets import DEFAULT_LIMITS, read_amounts
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.packing.turns import MAX_BLOCKS, require_affordable_size, rotation, take
 
 
 def foresee(groups: Groups, config: TermConfig, *, registry: Registry) -> Forecast:

@@ -10,14 +10,16 @@ import torch
 from torch.optim.optimizer import ParamsT
 
 from qsgd_core.events import Observer
-from qsgd_core.optim.config import Count, Inject, Normalize, Scope, TermConfig, Wait, Weight
+from qsgd_core.measure.counts import Count
+from qsgd_core.measure.options import Wait
+from qsgd_core.optim.config import Inject, Normalize, Scope, TermConfig, Weight
 from qsgd_core.optim.describe import Description
-from qsgd_core.optim.effect import Stats
 from qsgd_core.optim.engine import Attachment
-from qsgd_core.registry import default_registry
+from qsgd_core.optim.term.effect import Stats
+from qsgd_core.plugins.registry import default_registry
 
 if TYPE_CHECKING:
-    from qsgd_core.schedule.forecast import Forecast
+    from qsgd_core.schedule.forecast.forecast import Forecast
 
 
 class QSGD(torch.optim.AdamW):

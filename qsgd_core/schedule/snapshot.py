@@ -10,12 +10,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsgd_core.circuits import Workload
-from qsgd_core.schedule.twin import Estimate, Twin
-from qsgd_core.schedule.wire import Frame
+from qsgd_core.schedule.messages import Frame
+from qsgd_core.schedule.twin.twin import Estimate, Twin
 from qsgd_core.seeds import derive_seed
 
 Rung: TypeAlias = Literal["measured", "tracked", "nominal", "random", "zero"]
 """Where s comes from, best first: the fallback ladder."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """When something was measured: step, seconds since the epoch, angles (B, n_slots) a batch."""
+
+    step: int
+    wall: float
+    angles: tuple[NDArray[np.float64], ...]
+
+    def to_frame(self) -> Frame:
+        """As a frame; :meth:`from_frame` reads it back."""
+        return Frame("moment", {"step": self.step, "wall": self.wall}, self.angles)
+
+    @classmethod
+    def from_frame(cls, frame: Frame) -> Moment:
+        """Read the frame."""
+        return cls(frame.values["step"], frame.values["wall"], tuple(frame.arrays))
+
+    def radians_to(self, work: Workload) -> float:
+        """The furthest that an angle has moved since, on the circle."""
+        furthest = 0.0
+        for batch, old in zip(work.batches, self.angles, strict=False):
+            if batch.angles.shape == old.shape and old.size:
+                turn = np.remainder(batch.angles - old + np.pi, 2 * np.pi) - np.pi
+                furthest = max(furthest, float(np.abs(turn).max()))
+        return furthest
 
 
 @dataclass(frozen=True, eq=False)

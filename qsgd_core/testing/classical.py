@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qsgd_core.perturbation import ClassicalPerturbation
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 from qsgd_core.testing.measuring import assert_light
 from qsgd_core.testing.perturbation import DEVICES, _require_device, provider_of
 from qsgd_core.testing.purity import no_global_randomness

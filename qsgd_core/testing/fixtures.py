@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from qsgd_core.registry import forget_registries
+from qsgd_core.plugins.registry import forget_registries
 from qsgd_core.settings import Settings
 from qsgd_core.testing.guards import without_network
 

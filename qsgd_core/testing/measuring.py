@@ -18,7 +18,7 @@ from qsgd_core.capabilities import Capabilities
 from qsgd_core.circuits import GATES, Workload
 from qsgd_core.errors import CapabilityError, ConfigError, QSGDError
 from qsgd_core.jobs import Bits, Part
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 from qsgd_core.testing.agreement import assert_agrees, assert_independent, histogram
 from qsgd_core.testing.guards import Heard, assert_no_secret
 from qsgd_core.testing.limits import LIMITS, beyond

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qsgd_core.circuits import CircuitBatch, Workload
 from qsgd_core.perturbation import Perturbation
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 from qsgd_core.testing.agreement import ideal
 from qsgd_core.testing.measuring import assert_light
 from qsgd_core.testing.purity import no_global_randomness

@@ -19,7 +19,7 @@ sys.path[:0] = asked["path"]
 """
 
 _LIST = """
-from qsgd_core.registry import Registry
+from qsgd_core.plugins.registry import Registry
 from qsgd_core.settings import load_settings
 def listed(*distributions):
     settings = load_settings(
@@ -37,7 +37,7 @@ print(json.dumps({"new": sorted(set(sys.modules) - before), "all": sorted(sys.mo
 _COLLECT = """
 import hashlib
 from qsgd_core.jobs import JobHandle
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 backend = default_registry().make_backend(asked["name"], asked["options"])
 result = backend.fetch(JobHandle.from_json(asked["handle"]))
 print(json.dumps([hashlib.sha256(part.values.tobytes()).hexdigest() for part in result.parts]))

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from qsgd_core.backend import Backend, Simulator
 from qsgd_core.errors import ConfigError, QSGDError
-from qsgd_core.plugins import Registered, normalise
-from qsgd_core.registry import Registry, default_registry
+from qsgd_core.plugins.loading import Registered, normalise
+from qsgd_core.plugins.registry import Registry, default_registry
 from qsgd_core.specs import BackendSpec, PerturbationSpec
 from qsgd_core.testing.guards import without_network
 from qsgd_core.testing.measuring import assert_light

@@ -17,7 +17,7 @@ Suite: TypeAlias = Literal["simulator", "backend", "perturbation", "classical", 
 _HEAD = '''"""Written by the conformance kit."""
 import pytest
 from qsgd_core.errors import ConfigError
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 from qsgd_core.testing import {base}
 
 

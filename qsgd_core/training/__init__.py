@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from qsgd_core.training.config import TrainConfig
+from qsgd_core.training.folder.summary import Summary
 from qsgd_core.training.plan import Plan, plan
 from qsgd_core.training.replaying import replay
 from qsgd_core.training.run import resume, train
-from qsgd_core.training.summary import Summary
 from qsgd_core.training.tasks import load_task, open_task
 
 __all__ = [

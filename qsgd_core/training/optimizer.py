@@ -14,13 +14,13 @@ from qsgd_core.errors import ConfigError
 from qsgd_core.events import Observer
 from qsgd_core.optim.attach import attach
 from qsgd_core.optim.describe import Description
-from qsgd_core.optim.effect import Stats
 from qsgd_core.optim.qsgd import QSGD
+from qsgd_core.optim.term.effect import Stats
 from qsgd_core.task import TaskDefaults
 from qsgd_core.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from qsgd_core.schedule.forecast import Forecast
+    from qsgd_core.schedule.forecast.forecast import Forecast
 
 TERM_FIELDS = (
     "quantum_weight", "n_qubits", "depth", "perturbation", "perturbation_options", "backend",

@@ -10,13 +10,13 @@ from typing import Any
 
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import Observer
-from qsgd_core.schedule.record_reader import RecordReader
+from qsgd_core.schedule.record.reader import RecordReader
 from qsgd_core.settings import load_settings
 from qsgd_core.task import Task
 from qsgd_core.training.config import MAY_CHANGE, TrainConfig, changes
-from qsgd_core.training.folder import RunFolder, find_run, read_record
+from qsgd_core.training.folder.folder import RunFolder, find_run, read_record
+from qsgd_core.training.folder.summary import Summary
 from qsgd_core.training.run import check_environment, same_task, train
-from qsgd_core.training.summary import Summary
 
 logger = logging.getLogger("qsgd_core")
 

@@ -14,11 +14,9 @@ from uuid import uuid4
 from qsgd_core import files
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import Observer, RunEnded, RunStarted
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 from qsgd_core.settings import Settings, load_settings
 from qsgd_core.task import Task
-from qsgd_core.training import checkpoint as checkpoints
-from qsgd_core.training import environment
 from qsgd_core.training.config import (
     MAY_CHANGE,
     TrainConfig,
@@ -26,7 +24,8 @@ from qsgd_core.training.config import (
     resolve,
     total_steps,
 )
-from qsgd_core.training.folder import (
+from qsgd_core.training.folder import environment
+from qsgd_core.training.folder.folder import (
     Record,
     RunFolder,
     find_run,
@@ -35,11 +34,12 @@ from qsgd_core.training.folder import (
     read_record,
     write_record,
 )
-from qsgd_core.training.interrupt import Interrupt
-from qsgd_core.training.loop import Parts, Session
-from qsgd_core.training.plot import draw
+from qsgd_core.training.folder.plot import draw
+from qsgd_core.training.folder.summary import Summary, summarise
+from qsgd_core.training.loop import checkpoint as checkpoints
+from qsgd_core.training.loop.interrupt import Interrupt
+from qsgd_core.training.loop.session import Parts, Session
 from qsgd_core.training.setup import assemble
-from qsgd_core.training.summary import Summary, summarise
 from qsgd_core.training.tasks import recorded_task
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from qsgd_core.events import Observer
 from qsgd_core.observing import Observers
 from qsgd_core.task import Task
-from qsgd_core.training import rng
 from qsgd_core.training.config import TrainConfig, total_steps
-from qsgd_core.training.loop import Parts
-from qsgd_core.training.meter import EpochMeter
+from qsgd_core.training.loop import rng
+from qsgd_core.training.loop.meter import EpochMeter
+from qsgd_core.training.loop.rate import planned
+from qsgd_core.training.loop.session import Parts
+from qsgd_core.training.loop.stepping import Stepper
 from qsgd_core.training.optimizer import make_optimizer
-from qsgd_core.training.rate import planned
-from qsgd_core.training.stepping import Stepper
 
 
 def assemble(

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import ModuleType
 
 from qsgd_core.errors import ConfigError
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 from qsgd_core.settings import Settings
 from qsgd_core.task import Task
-from qsgd_core.training.folder import Record
+from qsgd_core.training.folder.folder import Record
 
 
 def load_task(source: str, settings: Settings) -> tuple[Task, str]:

@@ -11,10 +11,10 @@ import numpy as np
 
 from qsgd_core.builtin.policies import Sync
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
-from qsgd_core.schedule.config import ScheduleConfig
-from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.schedule.process import CourierProcess
-from qsgd_core.schedule.scheduler import Scheduler
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.trainer.config import ScheduleConfig
+from qsgd_core.schedule.trainer.process import CourierProcess
+from qsgd_core.schedule.trainer.scheduler import Scheduler
 
 url, backend, options, steps = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4])
 Ledger(url).open_run("r", backend=backend, options=options)

@@ -65,7 +65,7 @@ import torch  # noqa: E402
 
 import qsgd_core as qsgd  # noqa: E402
 from qsgd_core.events import Event, ScheduleChanged  # noqa: E402
-from qsgd_core.optim.scheduled import ScheduledRunner  # noqa: E402
+from qsgd_core.measure.paid import ScheduledRunner  # noqa: E402
 
 NEEDED = {"asked": 4, "answered": 3, "applied": 3}
 happened: Counter[str] = Counter()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from qsgd_core.cli.survey import answer
-from qsgd_core.schedule import survey
+from qsgd_core.children.survey import answer
+from qsgd_core.schedule.forecast import survey
 
 
 def ask_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from qsgd_core.schedule.ledger import OPEN, Ledger
-from qsgd_core.schedule.process import COURIER_MODULE
+from qsgd_core.schedule.ledger.ledger import OPEN, Ledger
+from qsgd_core.schedule.trainer.process import COURIER_MODULE
 
 MEASURING = Path(__file__).parents[1] / "scripts" / "measuring.py"
 RUN, BUDGET = "r", "b"

@@ -21,8 +21,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
-from qsgd_core.schedule.courier import Courier
-from qsgd_core.schedule.ledger import OPEN, Ledger
+from qsgd_core.schedule.courier.courier import Courier
+from qsgd_core.schedule.ledger.ledger import OPEN, Ledger
 
 BUDGET = "b"
 IN_FLIGHT = 4

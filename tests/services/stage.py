@@ -19,14 +19,14 @@ from qsgd_core.builtin.policies import Tracked
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.events import Event, ScheduleChanged
 from qsgd_core.policy import Policy
-from qsgd_core.schedule.config import ScheduleConfig
-from qsgd_core.schedule.courier import Courier
-from qsgd_core.schedule.desk import Desk
-from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.schedule.line import LocalLine
-from qsgd_core.schedule.rows import Job
-from qsgd_core.schedule.scheduler import Scheduler
-from qsgd_core.schedule.wire import Decoder, Frame
+from qsgd_core.schedule.courier.courier import Courier
+from qsgd_core.schedule.courier.desk import Desk
+from qsgd_core.schedule.courier.inline import LocalLine
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.ledger.rows import Job
+from qsgd_core.schedule.messages import Decoder, Frame
+from qsgd_core.schedule.trainer.config import ScheduleConfig
+from qsgd_core.schedule.trainer.scheduler import Scheduler
 
 MOST_S = 5.0
 """Who waits wakes up so often, on the stage's clock."""
@@ -57,7 +57,7 @@ class Line:
     """To a courier in this process that may be killed. Who waits lets the clock run.
 
     Attributes:
-        starts: as of :class:`~qsgd_core.schedule.line.Line`.
+        starts: as of :class:`~qsgd_core.schedule.trainer.line.Line`.
         heard: every frame that the trainer was told.
     """
 

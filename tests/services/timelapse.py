@@ -18,17 +18,17 @@ import torch
 from torch import nn
 
 from qsgd_core.backend import Backend
-from qsgd_core.cli import courier as entry
+from qsgd_core.children import courier as entry
 from qsgd_core.errors import QSGDError
 from qsgd_core.events import Event, ScheduleChanged
-from qsgd_core.schedule.courier import Courier
-from qsgd_core.schedule.desk import Desk
+from qsgd_core.schedule.courier.courier import Courier
+from qsgd_core.schedule.courier.desk import Desk
+from qsgd_core.schedule.courier.inline import LocalLine
 from qsgd_core.schedule.failures import pack_error
-from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.schedule.line import LocalLine
-from qsgd_core.schedule.rows import Job, Run
-from qsgd_core.schedule.scheduler import Scheduler
-from qsgd_core.schedule.wire import Decoder, Frame
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.ledger.rows import Job, Run
+from qsgd_core.schedule.messages import Decoder, Frame
+from qsgd_core.schedule.trainer.scheduler import Scheduler
 
 STEP_S = 60.0
 WAIT_S = 1.0
@@ -52,7 +52,7 @@ class Clock:
 
 
 class Line:
-    """In place of :class:`~qsgd_core.schedule.process.CourierProcess`.
+    """In place of :class:`~qsgd_core.schedule.trainer.process.CourierProcess`.
 
     Attributes:
         starts: couriers so far.
@@ -198,7 +198,7 @@ def timelapse(
     clock = Clock()
     home.mkdir(parents=True, exist_ok=True)
     patch.setenv("QSGD_HOME", str(home))
-    patch.setattr("qsgd_core.schedule.process.CourierProcess", partial(Line, clock))
-    patch.setattr("qsgd_core.schedule.scheduler.Scheduler", partial(Scheduler, clock=clock))
-    patch.setattr("qsgd_core.cli.courier.open_backend", lambda run: make(run, clock))
+    patch.setattr("qsgd_core.schedule.trainer.process.CourierProcess", partial(Line, clock))
+    patch.setattr("qsgd_core.schedule.trainer.scheduler.Scheduler", partial(Scheduler, clock=clock))
+    patch.setattr("qsgd_core.children.courier.open_backend", lambda run: make(run, clock))
     return clock

@@ -19,7 +19,7 @@ from qsgd_aer.noise_files import load
 from qsgd_aer.translate import to_qiskit
 from qsgd_core.circuits import Circuit, CircuitBatch, Gate, Workload, ansatz
 from qsgd_core.errors import CapabilityError, ConfigError
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 
 DAMPING = 0.08
 METHODS = ("aer:density_matrix", "aer:statevector", "aer:matrix_product_state")

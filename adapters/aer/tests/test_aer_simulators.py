@@ -13,14 +13,14 @@ import torch
 from qsgd_core import QSGD
 from qsgd_core.circuits import GATES, Circuit, CircuitBatch, Gate, Slot, Workload, ansatz
 from qsgd_core.errors import BackendError, CapabilityError, ConfigError, UnknownBackendError
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 from qsgd_core.simulate import statevector
 
 METHODS = ("aer:statevector", "aer:density_matrix", "aer:matrix_product_state")
 
 LIGHT = """
 import sys
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 specs = [found.spec for found in default_registry().backends()]
 assert any(spec.prefix == "aer" for spec in specs), specs
 sys.exit(", ".join({"qiskit", "qiskit_aer", "torch", "qsgd_aer.backend"} & set(sys.modules)) or 0)

@@ -20,7 +20,7 @@ from kills import (
 )
 
 from qsgd_core.jobs import Cost
-from qsgd_core.schedule.ledger import Ledger
+from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.money import Amount
 
 CAP = 100_000_000

@@ -11,8 +11,8 @@ import pytest
 import qsgd_braket.plugin
 from qsgd_braket.options import DeviceOptions
 from qsgd_core.errors import ConfigError
-from qsgd_core.plugins import load_plugins
-from qsgd_core.registry import Registry
+from qsgd_core.plugins.loading import load_plugins
+from qsgd_core.plugins.registry import Registry
 from qsgd_core.settings import load_settings
 
 

@@ -13,8 +13,8 @@ from qsgd_braket.local.backend import BraketLocal
 from qsgd_core.builtin.simulators import ExactSimulator
 from qsgd_core.circuits import Circuit, CircuitBatch, Gate, Slot, Workload, ansatz
 from qsgd_core.jobs import Bits, Limit
-from qsgd_core.schedule.packing import divide, gather
-from qsgd_core.schedule.tiles import cheaper, pack, tiles_that_fit
+from qsgd_core.schedule.packing.pieces import divide, gather
+from qsgd_core.schedule.packing.tiles import cheaper, pack, tiles_that_fit
 
 SIGMAS = 5.0
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 from aws_double import AwsDouble
 
-from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.training import checkpoint
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.training.loop import checkpoint
 
 QSGD = [sys.executable, "-m", "qsgd_core", "train"]
 DIGITS = ["digits", "--epochs", "1", "--every", "15", "--json"]

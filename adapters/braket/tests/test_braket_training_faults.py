@@ -21,7 +21,7 @@ from timelapse import STEP_S, Clock, Training, timelapse
 
 import qsgd_core as qsgd
 from qsgd_braket.cloud.backend import BraketDevice
-from qsgd_core.schedule.record_reader import RecordReader
+from qsgd_core.schedule.record.reader import RecordReader
 
 STEPS, EVERY = 150, 30
 HOUR = int(3600 / STEP_S)

@@ -15,7 +15,7 @@ from qsgd_core.backend import Backend
 from qsgd_core.circuits import Circuit, CircuitBatch, Gate, Slot, Workload, ansatz
 from qsgd_core.errors import BackendGoneError, CapabilityError, ConfigError
 from qsgd_core.jobs import Bits, Cost, JobHandle, JobState, Limit
-from qsgd_core.registry import Registry
+from qsgd_core.plugins.registry import Registry
 from qsgd_core.settings import Settings
 from qsgd_ibm.translate import require_isa
 
@@ -317,7 +317,7 @@ def test_cancelling_is_idempotent_and_leaves_a_finished_job_alone(backend, colle
 
 def test_with_environment_variables_only_a_stranger_finds_the_device(double):
     code = (
-        "from qsgd_core.registry import default_registry as r;"
+        "from qsgd_core.plugins.registry import default_registry as r;"
         "b = r().make_backend('ibm:least_busy'); print(b.resolve())"
     )
     ran = subprocess.run(
@@ -334,7 +334,7 @@ def test_with_environment_variables_only_a_stranger_finds_the_device(double):
 def test_listing_names_imports_no_sdk():
     code = (
         "import sys, json;"
-        "from qsgd_core.registry import default_registry as r;"
+        "from qsgd_core.plugins.registry import default_registry as r;"
         "mine = [s for s in r().backends() if s.distribution == 'qsgd-ibm'];"
         "shown = [e for s in mine for e in s.spec.examples];"
         "print(json.dumps([shown, [m for m in sys.modules if m.split('.')[0] in"

@@ -11,7 +11,7 @@ from qsgd_core.backend import Simulator
 from qsgd_core.circuits import Circuit, CircuitBatch, Gate, Workload, ansatz
 from qsgd_core.errors import CapabilityError, UnknownBackendError
 from qsgd_core.jobs import Bits
-from qsgd_core.registry import Registry
+from qsgd_core.plugins.registry import Registry
 from qsgd_core.settings import Settings
 from qsgd_ibm.fake import translate
 from qsgd_ibm.fake.backend import FakeDevice, recordings

@@ -23,7 +23,7 @@ from kills import (
 )
 
 from qsgd_core.jobs import Cost
-from qsgd_core.schedule.ledger import Ledger
+from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.money import Amount
 
 CAP = 500_000_000

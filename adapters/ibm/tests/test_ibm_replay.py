@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from qsgd_core.schedule.record_reader import RecordReader
+from qsgd_core.schedule.record.reader import RecordReader
 
 SCRIPTS = Path(__file__).parents[3] / "tests" / "scripts"
 TASK = f"{SCRIPTS / 'noisy_task.py'}:make_task"

@@ -12,8 +12,8 @@ from qsgd_core.builtin.simulators import ExactSimulator
 from qsgd_core.capabilities import Capabilities
 from qsgd_core.circuits import Circuit, CircuitBatch, Gate, Slot, Workload, ansatz
 from qsgd_core.jobs import Bits, Limit
-from qsgd_core.schedule.packing import divide, gather
-from qsgd_core.schedule.tiles import pack, tiles_that_fit
+from qsgd_core.schedule.packing.pieces import divide, gather
+from qsgd_core.schedule.packing.tiles import pack, tiles_that_fit
 from qsgd_ibm.fake.backend import FakeDevice, recordings
 from qsgd_ibm.options import FakeOptions
 from qsgd_ibm.translate import Compiler, Isa

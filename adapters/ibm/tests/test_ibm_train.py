@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.training import checkpoint
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.training.loop import checkpoint
 
 QSGD = [sys.executable, "-m", "qsgd_core"]
 DIGITS = ["train", "digits", "--epochs", "1", "--every", "15", "--shots", "256", "--json"]

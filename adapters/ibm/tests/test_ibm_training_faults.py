@@ -21,9 +21,9 @@ from by_hand import children
 from timelapse import STEP_S, Clock, Training, timelapse
 
 import qsgd_core as qsgd
-from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.schedule.record_reader import RecordReader
-from qsgd_core.schedule.scheduler import REST_S
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.record.reader import RecordReader
+from qsgd_core.schedule.trainer.scheduler import REST_S
 from qsgd_ibm.backend import IBMBackend
 from qsgd_ibm.options import IBMOptions
 

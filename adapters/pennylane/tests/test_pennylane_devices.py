@@ -13,7 +13,7 @@ import torch
 from qsgd_core import QSGD
 from qsgd_core.circuits import GATES, Circuit, CircuitBatch, Gate, Slot, Workload, ansatz
 from qsgd_core.errors import BackendError, CapabilityError, ConfigError, UnknownBackendError
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 from qsgd_core.simulate import statevector
 from qsgd_pennylane.translate import possible_gates, rewrite
 
@@ -21,7 +21,7 @@ DEVICES = ("pennylane:default.qubit", "pennylane:lightning.qubit", "pennylane:de
 
 LIGHT = """
 import sys
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 specs = [found.spec for found in default_registry().backends()]
 assert any(spec.prefix == "pennylane" for spec in specs), specs
 heavy = {"pennylane", "torch", "qsgd_pennylane.backend"}

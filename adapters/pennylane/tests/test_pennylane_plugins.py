@@ -12,7 +12,7 @@ import torch
 
 from qsgd_core.circuits import Circuit, CircuitBatch, Gate, Slot, Workload, ansatz
 from qsgd_core.errors import BackendError, CapabilityError, ConfigError, PluginLoadError
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 from qsgd_core.simulate import statevector
 
 PACKAGE = Path(__file__).parent / "packages" / "acme"

@@ -11,7 +11,7 @@ import torch
 from qsgd_controls.plugin import CONTROLS
 from qsgd_core import QSGD
 from qsgd_core.errors import ConfigError
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 
 LIGHT = """
 import sys

@@ -14,8 +14,8 @@ import torch
 
 from qsgd_core.cli.app import main
 from qsgd_core.errors import ConfigError
-from qsgd_core.registry import default_registry
-from qsgd_core.training.folder import RunFolder
+from qsgd_core.plugins.registry import default_registry
+from qsgd_core.training.folder.folder import RunFolder
 from qsgd_lab.compare import drive as driving
 from qsgd_lab.compare import runs, witness
 from qsgd_lab.compare.drive import drive, held

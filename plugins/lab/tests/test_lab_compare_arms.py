@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qsgd_core.errors import ConfigError
-from qsgd_core.registry import Registry, default_registry
+from qsgd_core.plugins.registry import Registry, default_registry
 from qsgd_lab.compare.arms import WORDS, matching_arm, parse_arm, parse_arms, split
 from qsgd_lab.compare.plan import ArmPlan, Plan
 from qsgd_lab.compare.planning import Asked, make_plan

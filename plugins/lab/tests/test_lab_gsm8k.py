@@ -21,7 +21,7 @@ from torch import nn
 
 from qsgd_core.cli.app import main
 from qsgd_core.errors import ConfigError
-from qsgd_core.registry import default_registry, forget_registries
+from qsgd_core.plugins.registry import default_registry, forget_registries
 from qsgd_core.training import TrainConfig, plan, replay, resume, train
 from qsgd_lab.gsm8k import judging
 from qsgd_lab.gsm8k.answers import final_number, is_right

@@ -14,7 +14,7 @@ import pytest
 
 from qsgd_core.cli.app import main
 from qsgd_core.errors import ConfigError
-from qsgd_core.registry import forget_registries
+from qsgd_core.plugins.registry import forget_registries
 from qsgd_lab.gsm8k.data import fetch, read_folder
 from qsgd_lab.gsm8k.task import Gsm8k
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from qsgd_core.cli.app import main
-from qsgd_core.registry import default_registry, forget_registries
-from qsgd_core.training.folder import RunFolder
+from qsgd_core.plugins.registry import default_registry, forget_registries
+from qsgd_core.training.folder.folder import RunFolder
 from qsgd_lab.compare import runs
 from qsgd_lab.compare.drive import drive, held
 from qsgd_lab.compare.plan import RUNS, Plan

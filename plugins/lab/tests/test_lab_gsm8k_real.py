@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from qsgd_core.cli.app import main
-from qsgd_core.registry import forget_registries
+from qsgd_core.plugins.registry import forget_registries
 from qsgd_core.training import TrainConfig, plan, train
 from qsgd_lab.gsm8k.answers import final_number
 from qsgd_lab.gsm8k.data import read_folder

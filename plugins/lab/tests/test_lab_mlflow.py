@@ -18,7 +18,7 @@ from mlflow.entities import Run, ViewType
 from qsgd_core import QSGD, Built, Task, TaskDefaults
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import RunEnded
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 from qsgd_core.scalars import EVERY
 from qsgd_core.training import TrainConfig, resume, train
 from qsgd_lab.mlflow import RUN_ID, MLflowObserver

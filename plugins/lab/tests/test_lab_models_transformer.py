@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from qsgd_core.errors import ConfigError
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 from qsgd_lab.models import QuantumAttention, TextTransformer
 from qsgd_lab.sequences import QuantumSequences, Sequences
 

@@ -11,9 +11,9 @@ import pytest
 import typer
 
 from qsgd_core.cli.app import main
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 from qsgd_core.training.config import TrainConfig, resolve
-from qsgd_core.training.folder import Record
+from qsgd_core.training.folder.folder import Record
 from qsgd_lab.compare.plan import Plan
 from qsgd_lab.report.commands import compare_command, train_command
 
@@ -100,7 +100,7 @@ def test_the_line_of_a_run_asks_for_the_same_run(monkeypatch, config):
         asked.append(given)
         raise typer.Exit(0)
 
-    monkeypatch.setattr("qsgd_core.cli.train._run", keep)
+    monkeypatch.setattr("qsgd_core.cli.commands.train._run", keep)
     monkeypatch.setenv("QSGD_BACKEND", "sampled")
     assert main(shlex.split(line)[1:]) == 0
     again = resolve(TrainConfig(**asked[0]), task.defaults, settings)

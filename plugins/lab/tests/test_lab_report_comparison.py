@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 import pytest
 from scipy import stats
 
-from qsgd_core.schedule.ledger import Ledger
+from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_lab.compare.table import Comparison, read_comparison
 from qsgd_lab.report import backstage, comparison
 from qsgd_lab.report.document import Bullets, Document, Figure, Fold, Paragraph, Table

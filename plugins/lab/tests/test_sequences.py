@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.registry import default_registry
 from qsgd_core.task import Built
 from qsgd_lab.sequences import LENGTH, N_TEST, N_TOKENS, N_TRAIN, Sequences, law, texts
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qsgd_core.errors import ConfigError
-from qsgd_core.options import parse_options
 from qsgd_core.perturbation import ClassicalPerturbation
-from qsgd_core.registry import Registry
+from qsgd_core.plugins.options import parse_options
+from qsgd_core.plugins.registry import Registry
 
 WORDS: Mapping[str, Mapping[str, Any]] = {
     "update": {"inject": "update"},

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qsgd_core.cli.commands.report import PAGES, write_page
 from qsgd_core.cli.options import Debug, Json
-from qsgd_core.cli.output import print_json, print_table, quiet_stdout
-from qsgd_core.cli.runreport import PAGES, write_page
+from qsgd_core.cli.show.output import print_json, print_table, quiet_stdout
 from qsgd_core.errors import ConfigError, QSGDError
-from qsgd_core.options import parse_options
-from qsgd_core.registry import default_registry
+from qsgd_core.plugins.options import parse_options
+from qsgd_core.plugins.registry import default_registry
 from qsgd_core.settings import load_settings
 from qsgd_lab.compare.arms import split
 from qsgd_lab.compare.presets import preset_arms
@@ -173,7 +173,7 @@ def _run(
     from rich.console import Console
 
     from qsgd_core import files
-    from qsgd_core.schedule.ledger import Ledger
+    from qsgd_core.schedule.ledger.ledger import Ledger
     from qsgd_lab.compare import money
     from qsgd_lab.compare.drive import drive, held
     from qsgd_lab.compare.executors import make_executor

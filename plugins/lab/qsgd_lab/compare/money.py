@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from qsgd_core.cli import consent
 from qsgd_core.errors import ConfigError
-from qsgd_core.schedule.budgets import read_amounts
-from qsgd_core.schedule.ledger import Ledger
+from qsgd_core.schedule.ledger.budgets import read_amounts
+from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.money import parse_budget, say_all
 from qsgd_lab.compare.plan import Plan, RunKey
 

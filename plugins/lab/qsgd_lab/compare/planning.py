@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from qsgd_core.errors import ConfigError
-from qsgd_core.registry import Registry
+from qsgd_core.plugins.registry import Registry
 from qsgd_core.settings import Settings
 from qsgd_core.task import Task
 from qsgd_core.training import TrainConfig, open_task

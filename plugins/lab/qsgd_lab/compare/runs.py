@@ -26,7 +26,7 @@ from qsgd_core.errors import ConfigError, QSGDError
 from qsgd_core.events import BatchTrained, EpochEnded, Event, Observer, RunStarted
 from qsgd_core.settings import load_settings
 from qsgd_core.training import TrainConfig, open_task, resume, train
-from qsgd_core.training.folder import RunFolder
+from qsgd_core.training.folder.folder import RunFolder
 from qsgd_lab.compare import witness
 from qsgd_lab.compare.money import budget_of
 from qsgd_lab.compare.plan import FAILURES, RUNS, Plan, RunKey, read_plan

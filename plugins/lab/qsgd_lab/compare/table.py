@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from qsgd_core.training.folder import RunFolder, read_record
-from qsgd_core.training.rate import describe, varies
+from qsgd_core.training.folder.folder import RunFolder, read_record
+from qsgd_core.training.loop.rate import describe, varies
 from qsgd_lab.compare import witness
 from qsgd_lab.compare.plan import RUNS, ArmPlan, Plan
 from qsgd_lab.compare.runs import Outcome, outcome

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from qsgd_core import files
-from qsgd_core.optim.recording import fingerprint
+from qsgd_core.measure.recording import fingerprint
 from qsgd_core.task import Built, Task
 
 NAME = "witness.json"

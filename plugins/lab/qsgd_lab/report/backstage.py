@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qsgd_core.errors import QSGDError
-from qsgd_core.schedule.estimate import Estimate
-from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.schedule.record_reader import RecordReader
-from qsgd_core.training.folder import RunFolder, read_record
-from qsgd_core.training.reporting import Report
-from qsgd_core.training.reporting import report as gather
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.record.reader import RecordReader
+from qsgd_core.schedule.twin.estimate import Estimate
+from qsgd_core.training.folder.folder import RunFolder, read_record
+from qsgd_core.training.folder.report import Report
+from qsgd_core.training.folder.report import report as gather
 from qsgd_lab.compare.plan import RUNS
 from qsgd_lab.compare.runs import outcome
 from qsgd_lab.compare.table import Comparison

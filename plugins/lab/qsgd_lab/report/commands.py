@@ -8,9 +8,9 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from qsgd_core.cli.train import train
+from qsgd_core.cli.commands.train import train
 from qsgd_core.training.config import TrainConfig
-from qsgd_core.training.folder import Record
+from qsgd_core.training.folder.folder import Record
 from qsgd_lab.compare.plan import ArmPlan, Plan
 from qsgd_lab.compare.planning import FOLLOWED
 

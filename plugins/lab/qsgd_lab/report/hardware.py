@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from qsgd_core.cli.runreport_text import measurements, money_rows, worth_in_words
-from qsgd_core.cli.words import dollars
-from qsgd_core.schedule.record_reader import RecordReader
-from qsgd_core.training.folder import RunFolder
-from qsgd_core.training.reporting import Hardware, Report
+from qsgd_core.cli.show.report import measurements, money_rows, worth_in_words
+from qsgd_core.cli.show.words import dollars
+from qsgd_core.schedule.record.reader import RecordReader
+from qsgd_core.training.folder.folder import RunFolder
+from qsgd_core.training.folder.report import Hardware, Report
 from qsgd_lab.compare.table import Comparison
 from qsgd_lab.compare.text import NONE, between_times
 from qsgd_lab.report import run_figures

@@ -6,12 +6,12 @@ import io
 import json
 from pathlib import Path
 
-from qsgd_core.cli.budget import open_ledger
-from qsgd_core.cli.output import print_table
-from qsgd_core.cli.runreport import PAGES
+from qsgd_core.cli.commands.budget import open_ledger
+from qsgd_core.cli.commands.report import PAGES
+from qsgd_core.cli.show.output import print_table
 from qsgd_core.errors import ConfigError
 from qsgd_core.files import plain
-from qsgd_core.training.folder import RunFolder
+from qsgd_core.training.folder.folder import RunFolder
 from qsgd_lab.compare import text
 from qsgd_lab.compare.plan import read_plan
 from qsgd_lab.compare.table import Comparison, read_comparison

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from qsgd_core.cli.runreport_text import about
+from qsgd_core.cli.show.report import about
 from qsgd_core.errors import ConfigError
-from qsgd_core.schedule.ledger import Ledger
-from qsgd_core.training.folder import Record, RunFolder, read_record
-from qsgd_core.training.reporting import Report
-from qsgd_core.training.reporting import report as gather
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.training.folder.folder import Record, RunFolder, read_record
+from qsgd_core.training.folder.report import Report
+from qsgd_core.training.folder.report import report as gather
 from qsgd_lab.compare.text import between_times
 from qsgd_lab.report import hardware, run_figures
 from qsgd_lab.report.backstage import calibrations

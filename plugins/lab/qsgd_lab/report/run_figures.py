@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qsgd_core.schedule.entries import Outcome
-from qsgd_core.schedule.history import Point, Spread
+from qsgd_core.schedule.record.entries import Outcome
+from qsgd_core.schedule.record.history import Point, Spread
 from qsgd_lab.report.document import Figure, Key, Table
 from qsgd_lab.report.lines import by_epoch, effect_figure, epochs_axis, line
 from qsgd_lab.report.palette import Look, keys

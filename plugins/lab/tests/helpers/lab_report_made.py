@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from qsgd_core.files import plain
-from qsgd_core.registry import default_registry
-from qsgd_core.training.folder import Record, RunFolder, write_record
+from qsgd_core.plugins.registry import default_registry
+from qsgd_core.training.folder.folder import Record, RunFolder, write_record
 from qsgd_lab.compare.plan import RUNS, Plan, RunKey, take_folder
 from qsgd_lab.compare.planning import Asked, make_plan
 from qsgd_lab.compare.presets import preset_arms

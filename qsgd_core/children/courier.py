@@ -1,0 +1,169 @@
+"""The courier's entry point: ``python -m qsgd_core.children.courier``, one JSON line, then frames.
+
+The only process of a run that imports an SDK or opens a socket. It serves until its parent closes
+its end of the pipe; with ``"once": true`` it submits nothing, has one look at everything, and ends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import select
+import sys
+
+from qsgd_core.backend import Backend
+from qsgd_core.errors import BackendError, BackendGoneError, ConfigError, QSGDError
+from qsgd_core.plugins.isolate import describe
+from qsgd_core.plugins.registry import default_registry
+from qsgd_core.schedule.courier.courier import Courier
+from qsgd_core.schedule.courier.desk import Desk
+from qsgd_core.schedule.failures import pack_error
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.ledger.rows import Run
+from qsgd_core.schedule.messages import Decoder, Frame
+from qsgd_core.schedule.trainer.process import CHUNK
+
+logger = logging.getLogger("qsgd_core.courier")
+
+CLAIM_S = 0.2
+"""Wait between two tries to become the run's only courier."""
+
+
+def main() -> None:
+    """Serve the run that stdin names."""
+    # INFO is for QSGD and the adapter: an SDK's would bury them (Qiskit logs every compiler pass).
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    logging.getLogger("qsgd_core").setLevel(logging.INFO)
+    parent = Parent()
+    config = json.loads(parent.line())
+    ledger = Ledger(config["ledger"])
+    while True:
+        with ledger.serve(config["run"]) as alone:
+            if alone:
+                _serve(ledger, config["run"], parent, once=config["once"])
+                return
+        if config["once"] or not parent.wait(CLAIM_S):
+            return
+
+
+def _serve(ledger: Ledger, name: str, parent: Parent, *, once: bool) -> None:
+    """Do the courier's work; what it cannot go on from is told to the trainer and the ledger."""
+    try:
+        backend = _look(ledger, ledger.run(name))
+        courier = Courier(ledger, backend, run=name, submit=not once)
+        desk = Desk(ledger, backend, courier, run=name)
+        parent.tell(Frame("ready"))
+        while True:
+            for frame in parent.heard():
+                desk.take(frame)
+            changed = courier.round()
+            for frame in desk.news(changed=changed):
+                parent.tell(frame)
+            if changed and once:
+                continue
+            if once or not parent.wait(courier.idle_s()):
+                return
+    except QSGDError as error:
+        logger.error("%s", error)
+        stop = error
+    except Exception as error:  # a plugin or an SDK: whoever waits for the run is told
+        logger.exception("The courier cannot go on.")
+        stop = BackendError(
+            f"The courier of run {name!r} cannot go on: {describe(error)}. Its jobs stay on "
+            "the ledger: see qsgd jobs list."
+        )
+    ledger.stopped(name, stop)
+    parent.tell(Frame("stopped", {"error": pack_error(stop)}))
+    raise SystemExit(1)
+
+
+def _look(ledger: Ledger, run: Run) -> Backend:
+    """The first look at the service: pins the run to a device and notes what it can do.
+
+    ``resolve`` is what makes capabilities live, so it is called on the backend that is kept.
+    """
+    backend = open_backend(run)
+    logging.getLogger(type(backend).__module__.partition(".")[0]).setLevel(logging.INFO)
+    try:
+        pinned = backend.resolve()
+    except BackendGoneError as error:
+        if run.pinned is None or run.capabilities is None:
+            raise
+        # What has been paid for on a device that is gone by now can still be collected.
+        logger.warning("%s What was sent to it before is collected all the same.", error)
+        ledger.looked(run.run, pinned=run.pinned, capabilities=run.capabilities)
+        return backend
+    if pinned != backend.name:
+        backend = open_backend(dataclasses.replace(run, pinned=pinned))
+        backend.resolve()
+    capabilities = dataclasses.asdict(backend.capabilities)
+    capabilities["gates"] = sorted(capabilities["gates"])
+    ledger.looked(run.run, pinned=pinned, capabilities=json.dumps(capabilities))
+    return backend
+
+
+def open_backend(run: Run) -> Backend:
+    """The run's backend, by its pinned name where there is one.
+
+    Raises:
+        ConfigError: the name is not a queued service.
+    """
+    name = run.pinned or run.backend
+    backend = default_registry().make_backend(name, json.loads(run.options) or None)
+    if not isinstance(backend, Backend):
+        raise ConfigError(f"{name!r} is a simulator; it needs no courier.")
+    return backend
+
+
+class Parent:
+    """The trainer, at the other end of two pipes.
+
+    Takes stdout for itself: what an SDK prints goes to stderr from now on.
+    """
+
+    def __init__(self) -> None:
+        self._pipe = os.dup(1)
+        os.dup2(2, 1)
+        self._decoder = Decoder()
+        self._heard: list[Frame] = []
+
+    def line(self) -> bytes:
+        """The first line, byte by byte: what follows it are frames."""
+        line = b""
+        while not line.endswith(b"\n"):
+            byte = os.read(0, 1)
+            if not byte:
+                raise SystemExit(0)
+            line += byte
+        return line
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until the trainer says something or the timeout. False when it is gone."""
+        ready, _, _ = select.select([0], [], [], timeout_s)
+        if not ready:
+            return True
+        data = os.read(0, CHUNK)
+        self._heard += self._decoder.feed(data)
+        return bool(data)
+
+    def heard(self) -> list[Frame]:
+        """What the trainer has said since the last call."""
+        heard, self._heard = self._heard, []
+        return heard
+
+    def tell(self, frame: Frame) -> None:
+        """Say something to the trainer."""
+        data = memoryview(frame.encode())
+        try:
+            while data:
+                data = data[os.write(self._pipe, data) :]
+        except BrokenPipeError:
+            raise SystemExit(0) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""The child that looks at a service for an estimate: ``python -m qsgd_core.children.survey``.
+
+One JSON object on stdin, one on stdout; what an SDK prints goes to stderr. Submits nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qsgd_core.backend import Backend
+from qsgd_core.circuits import Workload
+from qsgd_core.errors import BackendError, ConfigError, QSGDError
+from qsgd_core.jobs import NoiseSnapshot
+from qsgd_core.plugins.isolate import describe
+from qsgd_core.plugins.registry import default_registry
+from qsgd_core.schedule.failures import pack_error
+from qsgd_core.schedule.forecast.survey import JobQuote, Survey, expected_errors
+from qsgd_core.schedule.packing.tiles import pack
+from qsgd_core.schedule.packing.ways import Way, best_way
+from qsgd_core.schedule.storage import unpack_workload
+
+logger = logging.getLogger("qsgd_core.survey")
+
+
+def main() -> None:
+    """Answer the one question on stdin."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    pipe = os.dup(1)
+    os.dup2(2, 1)
+    with os.fdopen(pipe, "w") as out:
+        out.write(answer(sys.stdin.read()))
+
+
+def answer(question: str) -> str:
+    """The answer to :func:`qsgd_core.schedule.forecast.survey.survey`'s question, JSON to JSON."""
+    asked = json.loads(question)
+    try:
+        return json.dumps({"survey": look(asked).to_json()})
+    except QSGDError as error:
+        return json.dumps({"error": pack_error(error)})
+    except Exception as error:  # a plugin or an SDK: the parent says it
+        logger.exception("The look at the service failed.")
+        message = f"{asked['backend']!r} could not be asked: {describe(error)}."
+        return json.dumps({"error": pack_error(BackendError(message))})
+
+
+def look(asked: Mapping[str, Any]) -> Survey:
+    """What the service says of the jobs that one refresh makes."""
+    backend = _open(asked["backend"], asked["options"])
+    work = unpack_workload(base64.b64decode(asked["work"]))
+    way = best_way(backend, work, shots=asked["shots"], tiles=asked["tiles"])
+    packed = pack(work, tiles=way.tiles)
+    snapshot = _calibration(backend, packed.work)
+    return Survey(
+        device=backend.name,
+        shots=way.shots,
+        tiles=way.tiles,
+        quotes=_grouped(way),
+        source=way.quotes[0].source,
+        effective_date=way.quotes[0].effective_date,
+        errors=expected_errors(work, snapshot, shots=way.shots, sites=packed.sites),
+        account=backend.account(),
+    )
+
+
+def _open(name: str, options: Mapping[str, Any]) -> Backend:
+    """The service, pinned to the device that the name means now."""
+    backend = _make(name, options)
+    pinned = backend.resolve()
+    if pinned != backend.name:
+        backend = _make(pinned, options)
+        backend.resolve()
+    return backend
+
+
+def _make(name: str, options: Mapping[str, Any]) -> Backend:
+    backend = default_registry().make_backend(name, options or None)
+    if not isinstance(backend, Backend):
+        raise ConfigError(f"{name!r} is a simulator; it costs nothing.")
+    return backend
+
+
+def _grouped(way: Way) -> tuple[JobQuote, ...]:
+    """One record for all jobs that cost the same, the most expensive first."""
+    alike: dict[JobQuote, int] = {}
+    for piece, quote in zip(way.pieces, way.quotes, strict=True):
+        job = JobQuote(piece.packed.work.n_rows, 1, quote.expected, quote.worst)
+        alike[job] = alike.get(job, 0) + 1
+    found: Sequence[JobQuote] = [
+        JobQuote(job.rows, count, job.expected, job.worst) for job, count in alike.items()
+    ]
+    return tuple(sorted(found, key=lambda job: -job.rows))
+
+
+def _calibration(backend: Backend, work: Workload) -> NoiseSnapshot | None:
+    """The vendor's noise figures; an estimate of costs does not fail for want of them."""
+    try:
+        return backend.calibration(work)
+    except BackendError as error:
+        logger.warning("No calibration: %s", error)
+        return None
+
+
+if __name__ == "__main__":
+    main()

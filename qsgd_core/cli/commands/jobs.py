@@ -1,0 +1,272 @@
+"""``qsgd jobs list|wait|resume|cancel|fetch``: what is at the vendors, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qsgd_core.cli.commands.budget import open_ledger
+from qsgd_core.cli.options import Debug, Json
+from qsgd_core.cli.show.output import print_json, print_table
+from qsgd_core.errors import ConfigError, JobNotDoneError, QSGDError
+from qsgd_core.settings import load_settings
+
+if TYPE_CHECKING:
+    from qsgd_core.schedule.ledger.ledger import Ledger
+    from qsgd_core.schedule.ledger.rows import Job
+
+jobs = typer.Typer(no_args_is_help=True)
+
+Run = Annotated[str | None, typer.Argument(metavar="RUN", help="One run. Default: all.")]
+
+POLL_S = 0.5
+
+
+@jobs.command("list")
+def list_(
+    run: Run = None,
+    open_only: Annotated[
+        bool, typer.Option("--open", help="Only jobs that are not over yet.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List jobs, oldest first."""
+    from qsgd_core.schedule.ledger.ledger import OPEN
+
+    _print(open_ledger().jobs(run=run, states=OPEN if open_only else None), as_json=as_json)
+
+
+@jobs.command()
+def wait(
+    run: Run = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Default: as long as it takes.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Wait until no job is open; what was asked for and not yet sent is submitted, and paid for.
+
+    Exits with 1 when the time is over before the jobs are.
+    """
+    from qsgd_core.schedule.ledger.ledger import OPEN
+
+    ledger = open_ledger()
+    waited_for = {job.tag for job in _open(ledger, run)}
+    _serve(ledger, run, deadline=None if timeout is None else time.monotonic() + timeout)
+    found = [job for job in ledger.jobs(run=run) if job.tag in waited_for]
+    _print(found, as_json=as_json)
+    left = [job for job in found if job.state in OPEN]
+    if left:
+        raise JobNotDoneError(
+            f"{len(left)} of {len(found)} jobs are still open after {timeout:g} s. Wait longer: "
+            "qsgd jobs wait"
+        )
+
+
+@jobs.command()
+def resume(run: Run = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Recover what dead runs left: adopt jobs in doubt, collect what is done, refund what is not.
+
+    Looks once at every open job, submits nothing and waits for nothing. A run that is being
+    trained is left to its own courier. Training itself goes on with qsgd train --resume.
+    """
+    ledger = open_ledger()
+    found = _open(ledger, run)
+    late = [j for j in ledger.jobs(run=run, states=["refunded"]) if j.doubt_since is not None]
+    error = _look_once(ledger, (job.run for job in found + late))
+    _print([ledger.job(job.tag) for job in found], as_json=as_json)
+    if error is not None:
+        raise error
+
+
+@jobs.command()
+def cancel(
+    what: Annotated[str, typer.Argument(metavar="TAG|RUN", help="One job, or all of a run.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Cancel a job or a run's open jobs; what had begun to run may cost something all the same."""
+    from qsgd_core.schedule.ledger.ledger import OPEN
+
+    ledger = open_ledger()
+    found = [job for job in ledger.jobs() if what in (job.tag, job.run)]
+    if not found:
+        raise ConfigError(f"The ledger has no job or run {what!r}. See qsgd jobs list.")
+    asked = [ledger.cancel(job.tag) for job in found if job.state in (*OPEN, "denied")]
+    error = _look_once(ledger, (job.run for job in asked if job.state in OPEN))
+    _print([ledger.job(job.tag) for job in asked], as_json=as_json)
+    if error is not None:
+        raise error
+
+
+@jobs.command()
+def fetch(
+    tag: Annotated[str, typer.Argument(help="The job's tag.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to write the result. Default: TAG.npz."),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a job's result to a file and print each observable's mean over the rows.
+
+    The file holds, for batch k, angles_k (B, slots), z_k (B, observables) and, where bits were
+    measured, bits_k (B, shots, qubits).
+    """
+    import numpy as np
+
+    from qsgd_core.jobs import Bits
+    from qsgd_core.schedule.ledger.ledger import OPEN
+
+    ledger = open_ledger()
+    job = ledger.job(tag)
+    error = None
+    if job.state in OPEN:
+        error = _look_once(ledger, [job.run])
+        job = ledger.job(tag)
+    if job.state not in ("stored", "settled"):
+        if (why := error or job.error) is not None:
+            raise why
+        raise JobNotDoneError(
+            f"Job {tag} has no result yet; it is {job.state}. Wait for it: qsgd jobs wait {job.run}"
+        )
+    work, result = ledger.workload(tag), ledger.result(tag)
+    values = result.expectations(work)
+    arrays: dict[str, Any] = {}
+    for k, (batch, part) in enumerate(zip(work.batches, result.parts, strict=True)):
+        arrays |= {f"angles_{k}": batch.angles, f"z_{k}": values[k]}
+        if isinstance(part, Bits):
+            arrays[f"bits_{k}"] = part.values
+    path = out or Path(f"{tag}.npz")
+    try:
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}. Give another file with --out."
+        ) from error
+    batches = [
+        {"rows": batch.n_rows, "observables": [list(o) for o in batch.observables],
+         "mean_z": z.mean(axis=0).tolist()}
+        for batch, z in zip(work.batches, values, strict=True)
+    ]  # fmt: skip
+    if as_json:
+        print_json({"tag": tag, "path": str(path), "batches": batches})
+        return
+    rows = [
+        (str(k), str(b["rows"]), " ".join(f"Z{q}" for q in o) or "1", f"{z:+.4f}")
+        for k, b in enumerate(batches)
+        for o, z in zip(b["observables"], b["mean_z"], strict=True)
+    ]
+    print_table(("batch", "rows", "observable", "mean"), rows)
+    typer.echo(f"Written to {path}.")
+
+
+def _open(ledger: Ledger, run: str | None) -> list[Job]:
+    """The open jobs of one run or of all.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
+    from qsgd_core.schedule.ledger.ledger import OPEN
+
+    if run is not None:
+        ledger.run(run)
+    return ledger.jobs(run=run, states=OPEN)
+
+
+def _serve(ledger: Ledger, run: str | None, *, deadline: float | None) -> None:
+    """Run a courier for each run with open jobs until there are none, or time is over."""
+    from qsgd_core.schedule.trainer.process import CourierProcess
+
+    couriers: dict[str, CourierProcess] = {}
+    with ExitStack() as stack:
+        while pending := {job.run for job in _open(ledger, run)}:
+            for name in sorted(pending):
+                if name not in couriers:
+                    _forget_error(ledger, name)
+                    couriers[name] = CourierProcess(ledger.url, name, log=_log(name))
+                    stack.callback(couriers[name].stop)
+                if (error := ledger.run(name).error) is not None:
+                    raise error
+                couriers[name].nudge()
+                left = POLL_S if deadline is None else deadline - time.monotonic()
+                if left <= 0:
+                    return
+                couriers[name].wait(min(left, POLL_S) / len(pending))
+
+
+def _look_once(ledger: Ledger, runs: Iterable[str]) -> QSGDError | None:
+    """One look at each run's jobs; the first error that a courier stopped with."""
+    from qsgd_core.schedule.trainer.process import look_once
+
+    first = None
+    for name in sorted(set(runs)):
+        _forget_error(ledger, name)
+        look_once(ledger.url, name, log=_log(name))
+        first = first or ledger.run(name).error
+    return first
+
+
+def _forget_error(ledger: Ledger, name: str) -> None:
+    row = ledger.run(name)
+    ledger.open_run(name, backend=row.backend, options=json.loads(row.options))
+
+
+def _log(run: str) -> Path:
+    return load_settings().home / "couriers" / f"{run}.log"
+
+
+def _print(found: list[Job], *, as_json: bool) -> None:
+    records = [_record(job) for job in found]
+    if as_json:
+        print_json(records)
+        return
+    if not records:
+        typer.echo("No jobs.")
+        return
+    columns = ("tag", "run", "step", "backend", "state", "shots", "cost_usd", "submitted_at")
+    print_table(columns, [[_cell(record, column) for column in columns] for record in records])
+    for record in records:
+        if record["error"]:
+            typer.echo(f"{record['tag']}: {record['error']}", err=True)
+
+
+def _record(job: Job) -> dict[str, Any]:
+    """One job for scripts; an open job's shots and cost are its hold."""
+    cost = (job.hold if job.settled_at is None else job.spent).to_cost()
+    return {
+        "tag": job.tag,
+        "run": job.run,
+        "step": job.step,
+        "part": job.part,
+        "attempt": job.attempt,
+        "backend": job.backend,
+        "job_id": None if job.handle is None else job.handle.job_id,
+        "state": job.state,
+        "budget": job.budget,
+        "shots": cost.shots,
+        "cost_usd": cost.usd,
+        "qpu_s": cost.qpu_s,
+        "created_at": job.created_at,
+        "submitted_at": job.submitted_at,
+        "error": None if job.error is None else str(job.error),
+    }
+
+
+def _cell(record: dict[str, Any], column: str) -> str:
+    value = record[column]
+    if value is None:
+        return "-"
+    if column == "submitted_at":
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    return f"{value:.6g}" if column == "cost_usd" else str(value)

@@ -1,0 +1,202 @@
+"""A run on a paid backend, for the engine: its scheduler, opened at the first step."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qsgd_core.circuits import Workload
+from qsgd_core.events import Event, Observer
+from qsgd_core.measure.counts import Count, at_step
+from qsgd_core.measure.options import ScheduleOptions, Wait
+from qsgd_core.measure.paid_ranks import HeardLine, sample_for_all
+from qsgd_core.measure.ranks import Ranks
+from qsgd_core.measure.runner import Sample
+from qsgd_core.policy import Policy
+
+if TYPE_CHECKING:
+    from qsgd_core.schedule.trainer.scheduler import Scheduler
+
+
+@dataclass(frozen=True)
+class PaidRun:
+    """What a run on a paid backend is asked to do.
+
+    Attributes:
+        backend: the full name.
+        backend_options: vendor options, plain JSON values.
+        ledger_url: where budgets and jobs are kept.
+        home: folder for the courier's log and the record of a run that names none.
+        policy: when to refresh.
+        wait: for results.
+        budget: an amount or the name of one; None for the default budget.
+        every: the refresh interval; None leaves it to budget and ``total_steps``.
+        total_steps: of the whole run.
+        run: id of a run that goes on; None for a new one.
+        record: path of its record.
+        seed: of the run.
+        options: of the scheduler.
+        header: what its record says of the run.
+    """
+
+    backend: str
+    backend_options: Mapping[str, Any]
+    ledger_url: str
+    home: Path
+    policy: Policy
+    wait: Wait
+    budget: str | None
+    every: Count | None
+    total_steps: int | None
+    run: str | None
+    record: str | None
+    seed: int
+    options: ScheduleOptions
+    header: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ScheduledRunner:
+    """The engine's view of a paid run. Nothing is opened before the first workload.
+
+    Attributes:
+        run_id: the run's id on the ledger.
+        tell: gets the scheduler's events.
+    """
+
+    def __init__(self, asked: PaidRun) -> None:
+        self.asked = asked
+        self.run_id = asked.run or _new_run_id()
+        self.tell: Observer = _nobody
+        self._goes_on = asked.run is not None
+        self._scheduler: Scheduler | None = None
+        self._state: dict[str, Any] | None = None
+        self._step = 0
+        self._ranks = Ranks()
+        self._agreed = False
+        self._shared: bytes | None = None
+
+    def run(self, work: Workload, *, shots: int | None, step: int) -> Sample:
+        """See :class:`~qsgd_core.measure.runner.Runner`; the same on every rank."""
+        self._step = step
+        if not self._agreed:
+            self.run_id = (self._ranks.share(self.run_id.encode()) or b"").decode()
+            self._agreed = True
+        sample = sample_for_all(self._ranks, lambda: self._ask(work, shots=shots, step=step))
+        self._share_state()
+        return sample
+
+    def _share_state(self) -> None:
+        """Tell every rank what a checkpoint keeps, where that has changed.
+
+        Any of them may be asked for it: torch.distributed.checkpoint takes what all ranks have from
+        whichever it likes.
+        """
+        if self._ranks.world == 1:
+            return
+        state = None if self._scheduler is None else json.dumps(self._scheduler.state()).encode()
+        if heard := self._ranks.share(None if state == self._shared else state):
+            self._shared, self._state = heard, json.loads(heard)
+
+    def _ask(self, work: Workload, *, shots: int | None, step: int) -> Sample:
+        """On rank 0, which alone has a scheduler."""
+        if self._scheduler is None:
+            self._scheduler = self._open()
+        every = None if self.asked.every is None else at_step(self.asked.every, step, "every")
+        z, source = self._scheduler.expectations(work, step=step, shots=shots, every=every)
+        return Sample(z, source)
+
+    def check(self, work: Workload, *, shots: int | None) -> None:
+        """Nothing is known before the courier has looked."""
+
+    def go_on_with(self, run_id: str | None, state: dict[str, Any] | None) -> None:
+        """Be the run of a checkpoint: what it has paid for is there to be used."""
+        self.close(finished=False)
+        self._agreed, self._shared = False, None
+        if run_id is not None and self.asked.run is None:
+            self.run_id, self._goes_on = run_id, True
+        self._state = state
+
+    def state(self) -> dict[str, Any] | None:
+        """What a checkpoint keeps, as plain JSON values."""
+        return self._state if self._scheduler is None else self._scheduler.state()
+
+    def spending(self) -> dict[str, Any] | None:
+        """Jobs, shots, dollars and QPU seconds of this run so far; None means unknown.
+
+        None on ranks other than 0, whose machines may have no ledger.
+        """
+        if not self._ranks.is_lead:
+            return None
+        if self._scheduler is None and self._state is None and not self._goes_on:
+            return {"jobs": 0, "shots": 0, "cost_usd": 0.0, "qpu_s": 0.0}
+        from qsgd_core.schedule.ledger.ledger import Ledger
+        from qsgd_core.schedule.ledger.spending import spending
+
+        return asdict(spending(Ledger(self.asked.ledger_url), self.run_id))
+
+    def close(self, *, finished: bool | None = None) -> None:
+        """End the courier; a finished run cancels what still waits in a queue.
+
+        Args:
+            finished: None: whether ``total_steps`` have been taken.
+        """
+        if self._scheduler is None:
+            return
+        total = self.asked.total_steps
+        if finished is None:
+            finished = total is not None and self._step + self.asked.options.twin_every >= total
+        scheduler, self._scheduler = self._scheduler, None
+        scheduler.close(finished=finished)
+        self._state, self._goes_on = scheduler.state(), True
+
+    def _open(self) -> Scheduler:
+        from qsgd_core.schedule.ledger.budgets import open_budget
+        from qsgd_core.schedule.ledger.ledger import Ledger
+        from qsgd_core.schedule.trainer.config import ScheduleConfig, Staleness
+        from qsgd_core.schedule.trainer.process import CourierProcess
+        from qsgd_core.schedule.trainer.scheduler import Scheduler
+
+        asked, options = self.asked, self.asked.options
+        ledger = Ledger(asked.ledger_url)
+        ledger.open_run(self.run_id, backend=asked.backend, options=asked.backend_options)
+        budget = open_budget(ledger, asked.budget, run=self.run_id)
+        record = Path(asked.record or asked.home / "records" / f"{self.run_id}.sqlite")
+        record.parent.mkdir(parents=True, exist_ok=True)
+        line = CourierProcess(
+            asked.ledger_url, self.run_id, log=asked.home / "couriers" / f"{self.run_id}.log"
+        )
+        config = ScheduleConfig(
+            run=self.run_id,
+            budget=budget,
+            options=dict(asked.backend_options),
+            total_steps=asked.total_steps,
+            wait=asked.wait,
+            on_exhausted=options.on_exhausted,
+            max_in_flight=options.max_in_flight,
+            max_age=Staleness(options.max_age_steps, options.max_age_radians, options.max_age_s),
+            first_deadline_s=options.first_deadline_s,
+            tiles=options.tiles,
+            blocks_per_refresh=options.blocks_per_refresh,
+            seed=asked.seed,
+            record=str(record.absolute()),
+            header={**asked.header, "run": self.run_id, "budget": budget},
+        )
+        heard = HeardLine(line, self._ranks)
+        scheduler = Scheduler(heard, asked.policy, config, tell=lambda event: self.tell(event))
+        if self._state is not None:
+            scheduler.load_state(self._state)
+        return scheduler
+
+
+def _nobody(event: Event) -> None:
+    """Nobody listens."""
+
+
+def _new_run_id() -> str:
+    """Date and time, and enough chance to be the run's own."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"

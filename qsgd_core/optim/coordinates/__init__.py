@@ -1,0 +1,1 @@
+"""Which coordinates carry the term, and reading and writing them."""

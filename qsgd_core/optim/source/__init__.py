@@ -1,0 +1,1 @@
+"""Where the modulation s of a step comes from."""

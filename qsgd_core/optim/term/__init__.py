@@ -1,0 +1,1 @@
+"""The term itself: its arithmetic, how it is added, what it amounts to."""

@@ -1,0 +1,1 @@
+"""Finds what is installed and chooses what a name means."""

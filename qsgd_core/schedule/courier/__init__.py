@@ -1,0 +1,1 @@
+"""The courier's side of a paid run: questions become jobs, jobs results."""

@@ -1,0 +1,326 @@
+"""The courier's rounds: intents become jobs, jobs become results, doubts are looked up.
+
+It holds no state that matters: everything it knows is in the ledger, so it may be killed at any
+instant and another one goes on. A submission is made once per tag; after any doubt the job is
+looked for by its tag, and "not found" means "does not exist" only once the vendor's find horizon
+has passed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+
+from qsgd_core.backend import Backend
+from qsgd_core.errors import (
+    BackendError,
+    BudgetError,
+    JobFailedError,
+    QSGDError,
+    ResultCorruptError,
+    TransientError,
+)
+from qsgd_core.jobs import JobState, Limit, Quote
+from qsgd_core.schedule.failures import may_work_later
+from qsgd_core.schedule.ledger.accounts import Cap, say_overrun
+from qsgd_core.schedule.ledger.budgets import DEFAULT, default_budget
+from qsgd_core.schedule.ledger.ledger import OPEN, UNSENT, Ledger
+from qsgd_core.schedule.ledger.rows import Job
+from qsgd_core.schedule.money import Amount
+
+logger = logging.getLogger("qsgd_core.courier")
+
+POLL_S = (0.1, 30.0)
+"""First and longest wait between two looks at a job."""
+LEDGER_S = 1.0
+"""Wait between two looks at a ledger that does not answer."""
+GUARD_S = 30 * 86400.0
+"""A service's own spending limit lapses after this long if nobody lifts it."""
+MAYBE_SILENT = ("intent", "reserved", "stored")
+"""States of jobs that may be brought forward without an answer from the service."""
+LATE_WATCH_S = 7 * 86400.0
+"""For this long a refunded job is looked for again: it may turn up after all."""
+
+
+class Courier:
+    """Serves the jobs of one run on one backend. One at a time: see :meth:`Ledger.serve`.
+
+    What the backend raises for a moment is tried again later. What it raises for good before a job
+    exists ends that job; after that it ends the round and the job stays open: it is paid for.
+
+    Args:
+        ledger: the mailbox.
+        backend: the service.
+        run: whose jobs.
+        submit: False to submit nothing, only to recover and collect what there is.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        backend: Backend,
+        *,
+        run: str,
+        submit: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._backend = backend
+        self._run = run
+        self._states = [state for state in OPEN if submit or state not in UNSENT]
+        self._clock = clock
+        self._next_look: dict[str, float] = {}
+        self._wait: dict[str, float] = {}
+        self._next_late = 0.0
+        self._overruns: set[Cap] = set()
+        self.trouble: tuple[float, str] | None = None
+        """Since when service or ledger have not answered, and what was said instead."""
+
+    def round(self) -> bool:
+        """One pass over the open jobs that are due. Whether any of them changed its state."""
+        try:
+            changed = self._look_for_the_late()
+            jobs = self._ledger.jobs(run=self._run, states=self._states)
+        except TransientError as error:  # the ledger itself: locked, or its server is away
+            self._note(error, self._run)
+            return False
+        for job in jobs:
+            if self._clock() < self._next_look.get(job.tag, 0.0):
+                continue
+            if self._unless_for_a_moment(self._serve, job):
+                changed = True
+                self._next_look.pop(job.tag, None)
+                self._wait.pop(job.tag, None)
+            else:
+                self._look_later(job.tag)
+        return changed
+
+    def idle_s(self) -> float:
+        """How long until there is something to look at, unless a new intent arrives."""
+        try:
+            jobs = self._ledger.jobs(run=self._run, states=self._states)
+        except TransientError:
+            return LEDGER_S
+        due = [self._next_look.get(job.tag, 0.0) - self._clock() for job in jobs]
+        return max(0.0, min(due, default=POLL_S[1]))
+
+    def overruns(self) -> list[str]:
+        """What vendors have billed above what was held, in words, each time that it grows."""
+        found = set(self._ledger.frozen(self._run))
+        known = {(cap.budget, cap.unit, cap.overrun) for cap in self._overruns}
+        self._overruns = found
+        new = [cap for cap in found if (cap.budget, cap.unit, cap.overrun) not in known]
+        return [say_overrun(cap) for cap in sorted(new, key=lambda cap: (cap.budget, cap.unit))]
+
+    def _look_later(self, tag: str) -> None:
+        wait = self._wait.get(tag, POLL_S[0])
+        self._next_look[tag] = self._clock() + wait
+        self._wait[tag] = min(wait * 1.5, POLL_S[1])
+
+    def _unless_for_a_moment(self, act: Callable[[Job], bool], job: Job) -> bool:
+        """What ``act`` returns; False, with a line in the log, if it may work later."""
+        try:
+            done = act(job)
+        except BackendError as error:
+            if not may_work_later(error):
+                raise
+            self._note(error, job.tag)
+            return False
+        if job.state not in MAYBE_SILENT:
+            self.trouble = None
+        return done
+
+    def _note(self, error: BackendError, whose: str) -> None:
+        logger.warning("%s: %s", whose, error)
+        self.trouble = self.trouble or (self._clock(), str(error))
+
+    def _serve(self, job: Job) -> bool:
+        if job.state == "intent":
+            return self._reserve(job)
+        if job.state == "reserved":
+            return self._submit(job)
+        if job.state == "submitting":
+            return self._resolve_doubt(job)
+        if job.state == "submitted":
+            return self._collect(job)
+        if job.state == "stray":
+            return self._cancel_stray(job)
+        return self._settle(job)
+
+    def _reserve(self, job: Job) -> bool:
+        try:
+            quote = self._backend.quote(self._ledger.workload(job.tag), shots=job.shots)
+        except QSGDError as error:
+            if may_work_later(error):
+                raise
+            return self._ledger.fail(job.tag, error, Amount(0, 0, 0))
+        budget = self.budget_for(job.budget, quote)
+        if budget != job.budget:
+            self._ledger.charge_to(job.tag, budget)
+        try:
+            self._ledger.reserve(job.tag, Amount.from_cost(quote.worst))
+        except BudgetError as error:
+            logger.warning("%s", error)
+        return True
+
+    def budget_for(self, asked: str, quote: Quote) -> str:
+        """The budget that pays for a job with this quote."""
+        if asked != DEFAULT:
+            return asked
+        return default_budget(self._ledger, quote, account=self._backend.account())
+
+    def cancel_queued(self) -> None:
+        """The run is over: give up what was not sent, cancel what waits; let run what runs."""
+        for job in self._ledger.jobs(run=self._run, states=UNSENT):
+            self._ledger.cancel(job.tag)
+        for job in self._ledger.jobs(run=self._run, states=("submitted",)):
+            self._unless_for_a_moment(self._cancel_if_queued, job)
+
+    def _cancel_if_queued(self, job: Job) -> bool:
+        assert job.handle is not None  # noqa: S101 - a submitted job has one
+        if self._backend.status(job.handle).state is not JobState.QUEUED:
+            return False
+        self._ledger.cancel(job.tag)
+        self._next_look.pop(job.tag, None)
+        return True
+
+    def lift_guard(self) -> None:
+        """Lift the service's own spending limit, at the run's end."""
+        if guard := self._ledger.guard(self._run):
+            self._backend.unguard(guard)
+            self._ledger.guarded(self._run, None)
+
+    def _set_guard(self, job: Job) -> None:
+        """Once a run: what is left of a budget in dollars becomes the service's own limit too.
+
+        The ledger holds without it, so a service that does not set it does not stop the run.
+        """
+        cap = next((c for c in self._ledger.caps(job.budget) if c.unit == "micro_usd"), None)
+        if cap is None or self._ledger.guard(self._run) is not None:
+            return
+        usd = (cap.cap - cap.spent - cap.overrun) / 1e6
+        try:
+            guard = self._backend.guard(usd, until=self._clock() + GUARD_S)
+        except QSGDError as error:
+            logger.warning("The service did not set a spending limit of its own: %s", error)
+            guard = None
+        self._ledger.guarded(self._run, guard or "")
+
+    def _submit(self, job: Job) -> bool:
+        work = self._ledger.workload(job.tag)
+        hold = job.hold.to_cost()
+        self._set_guard(job)
+        if not self._ledger.begin_submit(job.tag):
+            return False
+        try:
+            handle = self._backend.submit(
+                work,
+                shots=job.shots,
+                tag=job.tag,
+                limit=Limit(usd=hold.usd, qpu_s=hold.qpu_s, shots=hold.shots),
+                seed=job.seed,
+            )
+        except QSGDError as error:
+            return self._not_submitted(job, error)
+        except Exception:  # a plugin's surprise: whether the job exists must be looked up
+            logger.exception("%s: submit failed unexpectedly. Looking for its tag.", job.tag)
+            return True
+        self._ledger.submitted(job.tag, handle)
+        logger.info(
+            "%s: job %s on %s, %d circuits × %d shots, up to %s",
+            job.tag,
+            handle.job_id,
+            self._backend.name,
+            work.n_rows,
+            job.shots,
+            hold,
+        )
+        return True
+
+    def _not_submitted(self, job: Job, error: QSGDError) -> bool:
+        """The call gave no handle: no job, no job for now, or nobody knows."""
+        if isinstance(error, BackendError) and error.may_have_spent:
+            logger.warning("%s: %s It is looked for by its tag.", job.tag, error)
+            return True
+        if may_work_later(error):
+            self._ledger.not_sent(job.tag)
+            raise error
+        return self._ledger.fail(job.tag, error, Amount(0, 0, 0))
+
+    def _resolve_doubt(self, job: Job) -> bool:
+        """The job may or may not exist: adopt it, or refund it once that is known."""
+        since = self._ledger.doubt(job.tag)
+        looked_at = self._clock()  # before the look: what the list shows is no newer
+        handles = self._backend.find(job.tag)
+        if handles:
+            first, *extras = sorted(handles, key=lambda h: (h.submitted_at, h.job_id))
+            for extra in extras:  # noted before the job is adopted: then nobody looks any more
+                logger.warning("%s: extra job %s is cancelled.", job.tag, extra.job_id)
+                self._ledger.stray(job.tag, extra)
+            return self._ledger.submitted(job.tag, first)
+        if looked_at - since <= self._backend.capabilities.find_horizon_s:
+            return False
+        return self._ledger.refund(job.tag, f"{self._backend.name!r} has no job under this tag")
+
+    def _collect(self, job: Job) -> bool:
+        assert job.handle is not None  # noqa: S101 - a submitted job has one
+        if job.cancel_asked is not None:
+            self._backend.cancel(job.handle)
+        status = self._backend.status(job.handle)
+        if not status.state.final:
+            return False
+        if status.state is not JobState.DONE:
+            return self._ledger.fail(
+                job.tag,
+                JobFailedError(
+                    f"Job {job.handle.job_id} on {job.backend!r}, asked for at step {job.step}, "
+                    f"was {status.state}: {status.reason or 'the vendor gives no reason'}. See "
+                    "qsgd jobs list.",
+                    handle=job.handle.to_json(),
+                    may_have_spent=True,
+                ),
+                Amount.from_cost(status.billed),
+            )
+        try:
+            result = self._backend.fetch(job.handle)
+            result.expectations(self._ledger.workload(job.tag))  # raises unless it fits
+        except (JobFailedError, ResultCorruptError) as error:
+            if error.retryable:
+                raise
+            return self._ledger.fail(job.tag, error, Amount.from_cost(status.billed))
+        if result.billed is None:
+            result = dataclasses.replace(result, billed=status.billed)
+        self._ledger.store(job.tag, result)
+        return self._settle(job)
+
+    def _settle(self, job: Job) -> bool:
+        billed = Amount.from_cost(self._ledger.result(job.tag).billed)
+        logger.info("%s: done, billed %s", job.tag, billed.to_cost())
+        return self._ledger.settle(job.tag, billed)
+
+    def _cancel_stray(self, job: Job) -> bool:
+        assert job.handle is not None  # noqa: S101 - that is how it became known
+        self._backend.cancel(job.handle)
+        status = self._backend.status(job.handle)
+        if not status.state.final:
+            return False
+        return self._ledger.settle_stray(job.tag, Amount.from_cost(status.billed))
+
+    def _look_for_the_late(self) -> bool:
+        """Refunded jobs may turn up after the horizon all the same."""
+        now = self._clock()
+        if now < self._next_late:
+            return False
+        self._next_late = now + POLL_S[1]
+        changed = False
+        for job in self._ledger.jobs(run=self._run, states=("refunded",)):
+            if job.doubt_since is not None and now - job.doubt_since <= LATE_WATCH_S:
+                changed |= self._unless_for_a_moment(self._find_late, job)
+        return changed
+
+    def _find_late(self, job: Job) -> bool:
+        found = [self._ledger.stray(job.tag, handle) for handle in self._backend.find(job.tag)]
+        return any(found)

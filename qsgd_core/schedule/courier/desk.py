@@ -1,0 +1,401 @@
+"""The courier's desk: takes the trainer's frames, and tells it what came of them.
+
+A refresh that was asked for becomes jobs on the ledger, together with the question itself; the
+courier's rounds bring them forward; what has arrived teaches the twin and goes to the trainer as a
+snapshot. Like the courier it holds no state that matters: on opening it picks up from the ledger
+every refresh of the run that the trainer has not learned from yet.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsgd_core.backend import Backend
+from qsgd_core.circuits import Workload
+from qsgd_core.errors import QSGDError
+from qsgd_core.jobs import Quote
+from qsgd_core.schedule.courier.courier import Courier
+from qsgd_core.schedule.courier.refreshes import Refresh, tag
+from qsgd_core.schedule.courier.teacher import Teacher
+from qsgd_core.schedule.failures import may_work_later, pack_error
+from qsgd_core.schedule.ledger.accounts import Cap
+from qsgd_core.schedule.ledger.ledger import OPEN, Ledger
+from qsgd_core.schedule.ledger.rows import Job
+from qsgd_core.schedule.messages import Frame, read_workload
+from qsgd_core.schedule.money import Amount
+from qsgd_core.schedule.packing.pieces import sites_in_turns
+from qsgd_core.schedule.packing.tiles import pack
+from qsgd_core.schedule.packing.turns import require_affordable_size
+from qsgd_core.schedule.packing.ways import best_way
+from qsgd_core.schedule.record.writer import RecordWriter
+from qsgd_core.schedule.snapshot import Snapshot
+from qsgd_core.seeds import derive_seed
+
+logger = logging.getLogger("qsgd_core.courier")
+
+NEVER_SENT = ("refunded", "stray")
+"""States of jobs that did not reach the vendor in time."""
+LOST = ("failed", *NEVER_SENT)
+"""States of jobs that will not give a result."""
+MAX_ATTEMPTS = 3
+"""Times a part of a refresh is sent when each one turns out not to have reached the vendor."""
+TROUBLE_S = 60.0
+"""A service that has not answered for so long is worth telling."""
+
+
+class Desk:
+    """Serves one trainer's run. All its methods are called between two rounds of the courier.
+
+    Args:
+        ledger: where the jobs are.
+        backend: the service; asked for quotes and its calibration.
+        courier: brings the jobs forward.
+        run: the run's id.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        backend: Backend,
+        courier: Courier,
+        *,
+        run: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._backend = backend
+        self._courier = courier
+        self._run = run
+        self._clock = clock
+        self._out: list[Frame] = []
+        self._open: dict[str, Any] = {}
+        self._record: RecordWriter | None = None
+        self._teacher = Teacher("hold")
+        self._learned: set[int] = set()
+        self._pending: dict[int, Refresh] = {}
+        self._tiles = 1
+        self._shots: int | None = None
+        self._quote: Quote | None = None
+        self._budget: str | None = None
+        self._told_of_trouble = False
+        self._told: list[Cap] = []
+        self._planned: float | None = None
+        self._finishing = False
+        self._later: list[Callable[[], None]] = []
+
+    # -- what the trainer says -------------------------------------------------------------
+
+    def take(self, frame: Frame) -> None:
+        """Act on a frame; what there is to say about it comes with :meth:`news`."""
+        logger.debug("heard %s %s", frame.kind, frame.values)
+        if not self._open and frame.kind != "open":  # meant for an earlier courier; all is resent
+            return
+        act = getattr(self, f"_on_{frame.kind}", None)
+        if act is not None:
+            act(frame)
+
+    def _on_open(self, frame: Frame) -> None:
+        """A trainer that starts, comes back, or has a new courier."""
+        self._open = dict(frame.values)
+        self._learned = set(self._open["learned"])
+        if self._open["record"] is not None:
+            if self._record is None:
+                self._record = RecordWriter(Path(self._open["record"]), clock=self._clock)
+            header = self._open["header"] | {"pinned": self._backend.name}
+            self._record.begin(header, step=self._open["step"])
+        last = (
+            Snapshot.from_frame(Frame.decode(frame.arrays[0].tobytes())) if frame.arrays else None
+        )
+        self._teacher = Teacher(self._open["between"], last)
+        alive = (*OPEN, "settled")
+        steps = {job.step for job in self._ledger.jobs(run=self._run, states=alive)}
+        ahead: set[int] = set()
+        if self._open["waits"]:  # it asks again when it comes to them: each step has its own s
+            ahead = {step for step in steps - self._learned if step >= self._open["step"]}
+        for step in sorted(steps - ahead - self._learned - set(self._pending)):
+            self._pick_up(step, again=False)
+        asked_at = max(steps - ahead, default=None)
+        self._out.append(Frame("opened", {"asked_at": asked_at, "ahead": sorted(ahead)}))
+
+    def _on_quote(self, frame: Frame) -> None:
+        """What a refresh would cost, and the twin before any result."""
+        try:
+            work = read_workload(frame.values["work"], frame.arrays)
+            self._look_at(work, frame.values["shots"])
+        except QSGDError as error:
+            if may_work_later(error):
+                self._again_later(lambda: self._on_quote(frame), error)
+            else:
+                self._out.append(Frame("refused", {"error": pack_error(error)}))
+            return
+        if self._teacher.nominal is not None:
+            self._out.append(self._teacher.nominal.to_frame())
+        self._out.append(self._account())
+
+    def _on_ask(self, frame: Frame) -> None:
+        """A refresh: its jobs go on the ledger, with the question."""
+        step = frame.values["step"]
+        self._planned = frame.values["planned"]
+        if step in self._pending:
+            return
+        if step in self._learned:  # its answer may have been lost together with a courier
+            self._out.append(_answer(step))
+        elif not self._pick_up(step, again=True):
+            self._pend(frame, again=False)
+
+    def _on_applied(self, frame: Frame) -> None:
+        """The trainer uses a snapshot from a step on."""
+        step, refresh = frame.values["step"], frame.values["refresh"]
+        if self._record is not None:
+            self._record.applied(step, frame.arrays[0].tobytes(), tiles=frame.values["tiles"])
+        self._out.append(Frame("noted", {"step": step}))
+        if refresh is not None:
+            for job in self._ledger.jobs(run=self._run, step=refresh, states=("settled",)):
+                self._ledger.consume(job.tag, step)
+
+    def _on_event(self, frame: Frame) -> None:
+        """Something happened on the trainer's side that belongs into the record."""
+        if self._record is not None:
+            self._record.event(frame.values["step"], frame.values["what"], frame.values["message"])
+
+    def _on_finish(self, frame: Frame) -> None:
+        """The run is over: what waits in a queue is of no use any more."""
+        self._courier.cancel_queued()
+        self._courier.lift_guard()
+        self._finishing = True
+
+    # -- what the trainer is told ----------------------------------------------------------
+
+    def news(self, *, changed: bool) -> list[Frame]:
+        """What there is to say since the last call."""
+        later, self._later = self._later, []
+        for retry in later:
+            retry()
+        for refresh in list(self._pending.values()):
+            self._see_to(refresh)
+        if changed and not self._open:
+            self._out.append(Frame("news"))
+        if changed or self._caps() != self._told:
+            self._out.append(self._account())
+        if changed:
+            for message in self._courier.overruns():
+                self._event("overrun", message)
+        self._tell_trouble()
+        if self._finishing:
+            self._finish()
+        out, self._out = self._out, []
+        return out
+
+    def _caps(self) -> list[Cap]:
+        return self._ledger.caps(self._budget) if self._budget is not None else []
+
+    def _account(self) -> Frame:
+        """Where the money stands."""
+        self._told = self._caps()
+        if self._record is not None:
+            self._record.account([asdict(cap) for cap in self._told], self._planned)
+        return Frame(
+            "account",
+            {
+                "caps": [asdict(cap) for cap in self._told],
+                "quote": None if self._quote is None else asdict(self._quote),
+                "shots": self._shots,
+                "tiles": self._tiles,
+                "queue_s": self._ledger.queue_times(self._backend.name, most=31),
+                "backend": self._backend.name,
+            },
+        )
+
+    def _finish(self) -> None:
+        """Once nothing is being cancelled any more: what is left runs on."""
+        left = self._ledger.jobs(run=self._run, states=OPEN)
+        if all(job.cancel_asked is None for job in left):
+            self._out.append(Frame("finished", {"left": [job.tag for job in left]}))
+            self._finishing = False
+
+    def _tell_trouble(self) -> None:
+        trouble = self._courier.trouble
+        lasting = trouble is not None and self._clock() - trouble[0] >= TROUBLE_S
+        if lasting and not self._told_of_trouble and trouble is not None:
+            self._event("outage", f"{self._backend.name} cannot be reached: {trouble[1]}")
+        if trouble is None and self._told_of_trouble:
+            self._event("reached", f"{self._backend.name} answers again.")
+        self._told_of_trouble = lasting
+
+    def _event(self, what: str, message: str) -> None:
+        logger.warning("%s", message)
+        if self._record is not None:
+            self._record.event(None, what, message)
+        self._out.append(Frame("event", {"what": what, "message": message}))
+
+    def _again_later(self, retry: Callable[[], None], error: QSGDError) -> None:
+        """The service does not answer for the moment."""
+        logger.warning("%s", error)
+        self._courier.trouble = self._courier.trouble or (self._clock(), str(error))
+        self._later.append(retry)
+
+    # -- a refresh -------------------------------------------------------------------------
+
+    def _look_at(self, work: Workload, shots: int | None) -> None:
+        """Price, tiles and nominal twin for blocks like these."""
+        way = best_way(self._backend, work, shots=shots, tiles=self._open["tiles"])
+        self._shots, self._tiles, self._quote = way.shots, way.tiles, _total(way.quotes)
+        price = f"{self._quote.expected} expected, {self._quote.worst} at worst"
+        require_affordable_size(work.n_rows, price)
+        self._budget = self._courier.budget_for(self._open["budget"], self._quote)
+        if self._teacher.nominal is None:
+            per_refresh = self._open["per_refresh"] or work.n_rows
+            sites = sites_in_turns(work, tiles=way.tiles, per_refresh=per_refresh)
+            calibration = self._backend.calibration(pack(work, tiles=way.tiles).work)
+            self._teacher.meet(calibration, work, sites)
+
+    def _pick_up(self, step: int, *, again: bool) -> bool:
+        """Go on with a refresh that is on the ledger, if there is one.
+
+        Args:
+            step: the refresh.
+            again: whether jobs that failed get another attempt.
+        """
+        data = self._ledger.asked(tag(self._run, step, 0, 0))
+        if data is None:
+            return False
+        self._pend(Frame.decode(data), again=again)
+        return True
+
+    def _pend(self, frame: Frame, *, again: bool) -> None:
+        try:
+            refresh = Refresh.read(frame, self._backend.capabilities, backend=self._backend.name)
+            if self._budget is None:
+                self._look_at(refresh.work, refresh.shots)
+        except QSGDError as error:
+            if may_work_later(error):
+                self._again_later(lambda: self._pend(frame, again=again), error)
+            else:
+                self._out.append(_answer(frame.values["step"], error=error))
+            return
+        lost = LOST if again else NEVER_SENT
+        refresh.tags = [self._add(refresh, k, lost=lost).tag for k in range(len(refresh.pieces))]
+        self._pending[refresh.step] = refresh
+        if self._record is not None:
+            self._record.asked(refresh.step, refresh.work, shots=refresh.shots, used=refresh.used)
+
+    def _add(self, refresh: Refresh, part: int, *, lost: tuple[str, ...] = NEVER_SENT) -> Job:
+        """The part's job: the one that is on the ledger, or a new one if those are lost.
+
+        Of its own the desk asks again only for jobs that did not reach the vendor; a trainer that
+        asks anew, after a crash or from a checkpoint, gets another attempt at what failed.
+        """
+        there = self._ledger.jobs(run=self._run, step=refresh.step)
+        last = max((job.attempt for job in there if job.part == part), default=0)
+        attempt = refunds = 0
+        while True:
+            job = self._ledger.add_intent(
+                refresh.pieces[part].packed.work,
+                tag=tag(self._run, refresh.step, part, attempt),
+                run=self._run,
+                budget=self._budget or self._open["budget"],
+                backend=self._backend.name,
+                options=self._open["options"],
+                step=refresh.step,
+                part=part,
+                attempt=attempt,
+                shots=refresh.shots,
+                seed=derive_seed("part", refresh.seed, refresh.step, part),
+                asked=refresh.frame.encode() if part == attempt == 0 else None,
+            )
+            refunds += job.state == "refunded"
+            if attempt >= last and (job.state not in lost or refunds >= MAX_ATTEMPTS):
+                return job
+            attempt += 1
+
+    def _see_to(self, refresh: Refresh) -> None:
+        """If all its jobs have ended: learn from them and tell the trainer."""
+        jobs = [self._ledger.job(name) for name in refresh.tags]
+        for part, job in enumerate(jobs):
+            if job.state in NEVER_SENT:
+                jobs[part] = self._add(refresh, part)
+                refresh.tags[part] = jobs[part].tag
+        if any(job.state in OPEN for job in jobs):
+            return
+        del self._pending[refresh.step]
+        self._learned.add(refresh.step)
+        for job in jobs:
+            if job.state == "denied":  # what it would measure is of the past when it can be paid
+                self._ledger.cancel(job.tag)
+        if any(job.state == "settled" for job in jobs):
+            self._learn(refresh, jobs)
+            return
+        error = next(job.error for job in jobs if job.error is not None)
+        if self._record is not None:
+            self._record.failed(refresh.step, str(error))
+        denied = any(job.state == "denied" for job in jobs)
+        self._out.append(_answer(refresh.step, error=error, denied=denied))
+
+    def _learn(self, refresh: Refresh, jobs: list[Job]) -> None:
+        results = [self._ledger.result(j.tag) if j.state == "settled" else None for j in jobs]
+        settled = max(job.settled_at or 0.0 for job in jobs)
+        taught = self._teacher.teach(refresh, results, settled=settled)
+        lesson = taught.lesson
+        paid = Amount.total(j.spent for j in jobs if j.settled_at is not None).to_cost()
+        failure = next((job.error for job in jobs if job.error is not None), None)
+        if self._record is not None:
+            self._record.arrived(
+                refresh.step,
+                taught.z,
+                **asdict(taught.verdict),
+                executed_at=next(r for r in results if r is not None).executed_at,
+                n_rows=taught.n_rows,
+                of_rows=refresh.work.n_rows,
+                predicted_var=None if lesson is None else _mean(lesson.variance),
+                innovation_sq=taught.innovation_sq,
+                nis=None if lesson is None else lesson.nis,
+                alarm=lesson is not None and lesson.alarm,
+                queue_s=max((j.settled_at or 0.0) - (j.submitted_at or 0.0) for j in jobs),
+                cost_usd=paid.usd,
+                qpu_s=paid.qpu_s,
+                shots=paid.shots,
+                error=None if failure is None else str(failure),
+            )
+        if lesson is not None and lesson.alarm:
+            self._event(
+                "recalibrated",
+                f"The refresh of step {refresh.step} disagrees with the twin (NIS "
+                f"{lesson.nis:.2f}): {self._backend.name} was recalibrated, it seems. The twin "
+                "starts afresh from there.",
+            )
+        if failure is not None:
+            self._event(
+                "partial",
+                f"{taught.n_rows} of {refresh.work.n_rows} blocks of the refresh of step "
+                f"{refresh.step} were measured; the others keep what they had. {failure}",
+            )
+        self._out.append(taught.snapshot.to_frame())
+        self._out.append(_answer(refresh.step))
+
+
+def _answer(step: int, *, error: QSGDError | None = None, denied: bool = False) -> Frame:
+    packed = None if error is None else pack_error(error)
+    return Frame("answer", {"step": step, "error": packed, "denied": denied})
+
+
+def _total(quotes: list[Quote]) -> Quote:
+    """The jobs of a refresh together."""
+    expected, worst = (
+        Amount.total(Amount.from_cost(cost) for cost in costs).to_cost()
+        for costs in ([q.expected for q in quotes], [q.worst for q in quotes])
+    )
+    first = quotes[0]
+    return Quote(expected, worst, source=first.source, effective_date=first.effective_date)
+
+
+def _mean(parts: tuple[NDArray[np.float64], ...]) -> float:
+    return float(np.mean(np.concatenate([p.ravel() for p in parts])))

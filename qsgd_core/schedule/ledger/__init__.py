@@ -1,0 +1,1 @@
+"""The database of budgets, reservations, jobs and results."""

@@ -1,0 +1,94 @@
+"""Rows of the ledger as records: a job and a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from qsgd_core.errors import QSGDError
+from qsgd_core.jobs import JobHandle
+from qsgd_core.schedule.failures import unpack_error
+from qsgd_core.schedule.ledger.tables import jobs, runs
+from qsgd_core.schedule.money import UNITS, Amount
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row of the ledger.
+
+    Attributes:
+        error: why it was denied, failed or refunded, ready to be raised.
+        doubt_since: since when it has not been known whether the job exists.
+        cancel_asked: when the user asked for it to be cancelled.
+        hold: what was reserved, the worst case.
+        spent: what it cost, once that is settled.
+    """
+
+    tag: str
+    run: str
+    budget: str
+    backend: str
+    options: str
+    step: int
+    part: int
+    attempt: int
+    digest: str
+    shots: int
+    seed: int
+    state: str
+    handle: JobHandle | None
+    error: QSGDError | None
+    created_at: float
+    submitted_at: float | None
+    doubt_since: float | None
+    cancel_asked: float | None
+    settled_at: float | None
+    consumed_step: int | None
+    hold: Amount
+    spent: Amount
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a run's backend: the name asked for, the device it is pinned to.
+
+    ``options`` and ``capabilities`` are JSON; the latter and ``error``, what the run's courier
+    stopped with, are written by the courier. ``guard`` names the service's own spending limit: None
+    before it was asked for, empty if the service has none.
+    """
+
+    run: str
+    backend: str
+    options: str
+    created_at: float
+    pinned: str | None
+    capabilities: str | None
+    error: QSGDError | None
+    guard: str | None
+
+
+def find_job(db: sa.Connection, tag: str) -> Job | None:
+    """The job under a tag."""
+    row = db.execute(sa.select(jobs).where(jobs.c.tag == tag)).mappings().first()
+    return None if row is None else to_job(row)
+
+
+def find_run(db: sa.Connection, run: str) -> Run | None:
+    """A run by its id."""
+    row = db.execute(sa.select(runs).where(runs.c.run == run)).mappings().first()
+    if row is None:
+        return None
+    data = dict(row)
+    return Run(**{**data, "error": unpack_error(data["error"]) if data["error"] else None})
+
+
+def to_job(row: sa.RowMapping) -> Job:
+    """A row of the table ``jobs``."""
+    data: dict[str, Any] = {str(k): v for k, v in row.items()}
+    for name in ("hold", "spent"):
+        data[name] = Amount(**{unit: data.pop(f"{name}_{unit}") for unit in UNITS})
+    data["handle"] = JobHandle.from_json(data["handle"]) if data["handle"] else None
+    data["error"] = unpack_error(data["error"]) if data["error"] else None
+    return Job(**data)

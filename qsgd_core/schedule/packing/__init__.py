@@ -1,0 +1,1 @@
+"""Blocks to jobs and back. Pure."""

@@ -1,0 +1,565 @@
+"""The scheduler: on the training thread, at step boundaries, without disk, network or lock.
+
+It listens to the courier, asks for a refresh when the policy wants one and the budget allows it,
+and says what ⟨observables⟩ a step uses: those of the best snapshot there is.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qsgd_core.circuits import Workload
+from qsgd_core.errors import BackendError, BudgetError, ConfigError
+from qsgd_core.events import Observer, ScheduleChanged
+from qsgd_core.policy import Policy, View
+from qsgd_core.schedule.failures import unpack_error
+from qsgd_core.schedule.messages import Frame, workload_values
+from qsgd_core.schedule.money import say
+from qsgd_core.schedule.packing.turns import cycle_length
+from qsgd_core.schedule.snapshot import Moment, Snapshot
+from qsgd_core.schedule.trainer.config import ScheduleConfig
+from qsgd_core.schedule.trainer.horizon import Horizon
+from qsgd_core.schedule.trainer.ladder import RUNGS, Ladder
+from qsgd_core.schedule.trainer.line import Line
+from qsgd_core.schedule.trainer.purse import Purse
+from qsgd_core.seeds import derive_seed
+
+FINAL_PHASE, RESERVE = 0.9, 0.1
+"""Until this share of the steps is taken, this share of the budget is kept for the rest."""
+TIMED_STEPS = 3
+"""Steps that are timed before ``wait="never"`` decides whether a result can arrive at all."""
+REST_S = (60.0, 3600.0)
+"""First and longest pause before a courier that could not go on is tried again."""
+FINISH_S = 30.0
+"""How long the end of a run waits for queued jobs to be cancelled."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Ask:
+    """A refresh that has not been answered."""
+
+    frame: Frame
+    moment: Moment
+
+
+class Scheduler:
+    """One run's scheduler.
+
+    Args:
+        line: to the courier.
+        policy: when to refresh, and what stands in between.
+        config: everything else.
+        tell: gets a :class:`~qsgd_core.events.ScheduleChanged` whenever something changes.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        policy: Policy,
+        config: ScheduleConfig,
+        *,
+        tell: Observer,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._line = line
+        self._policy = policy
+        self._config = config
+        self._tell_event = tell
+        self._clock = clock
+        self._starts = 0
+        self._opened = False
+        self._purse: Purse | None = None
+        self._ladder = Ladder(
+            policy.between,
+            config.max_age,
+            freeze=config.on_exhausted == "freeze",
+            per_refresh=config.blocks_per_refresh,
+        )
+        self._horizon = Horizon(config.total_steps, stands_still=self._waits_always)
+        self._standing = False
+        self._applied: Snapshot | None = None
+        self._applied_tiles = 1
+        self._not_noted: list[Frame] = []
+        self._asks: dict[int, _Ask] = {}
+        self._learned: list[int] = []
+        self._asked_at: int | None = None
+        self._turn = 0
+        self._step = 0
+        self._stride = 1
+        self._pause_s = REST_S[0]
+        self._said: set[str] = set()
+        self._answers = 0
+        self._worked = False
+        self._finished: list[str] | None = None
+        self._quote: Frame | None = None
+        self._ahead: list[int] = []
+        """Steps at or after this one that an earlier life of a run that waits has paid for."""
+
+    # -- a step ----------------------------------------------------------------------------
+
+    def expectations(
+        self, work: Workload, *, step: int, shots: int | None = None, every: int | None = None
+    ) -> tuple[list[NDArray[np.float64]], str]:
+        """⟨observables⟩ for a step, and where they come from.
+
+        Args:
+            work: every block at the angles of this step.
+            step: steps taken before this one.
+            shots: per circuit, for a refresh at this step; None leaves it to the courier.
+            every: the interval that was asked for; None leaves it to the budget.
+
+        Returns:
+            float64 (B, n_observables) a batch, and measured, tracked, nominal, random or zero.
+
+        Raises:
+            ConfigError, CapabilityError, BudgetError, BackendError: nothing has been measured yet,
+                and nothing will be; or ``on_exhausted="raise"``. Nothing was spent on this step.
+        """
+        self._stride = max(step - self._step, 1)
+        self._step = step
+        self._listen(0.0)
+        if not self._opened:
+            self._begin(work, shots)
+        self._horizon.pass_step(step, self._clock())
+        ask = self._policy.measures and self._due(work, step, every)
+        z, snapshot = self._use(work)
+        if ask:
+            self._ask(work, z, shots)
+            if self._wait_for(step):
+                z, snapshot = self._use(work)
+        self._apply(snapshot)
+        return z, snapshot.rung
+
+    def _use(self, work: Workload) -> tuple[list[NDArray[np.float64]], Snapshot]:
+        """⟨observables⟩ of this step by the best snapshot there is."""
+        best = self._ladder.best(work, step=self._step, now=self._clock(), tiles=self._tiles)
+        where = self._ladder.where(work, self._tiles)
+        return best.expectations(work, where, seed=self._config.seed, step=self._step), best
+
+    def _begin(self, work: Workload, shots: int | None) -> None:
+        """Meet the courier; unless told never to wait, hear the price before anything else."""
+        self._opened = True
+        values = {"work": workload_values(work), "shots": shots}
+        self._quote = Frame("quote", values, [b.angles for b in work.batches])
+        self._greet()
+        if self._config.wait == "never" and not self._policy.waits:
+            return
+        until = self._clock() + self._config.first_deadline_s
+        while self._purse is None and self._clock() < until:
+            self._listen(1.0)
+
+    def _due(self, work: Workload, step: int, every: int | None) -> bool:
+        """Whether the policy wants a refresh now and one can be had."""
+        purse = self._purse
+        if purse is None or len(self._asks) >= self._config.max_in_flight or step in self._asks:
+            return False
+        if self._ahead and step <= self._ahead[-1]:
+            return step in self._ahead
+        total = self._config.total_steps
+        view = View(
+            step=step,
+            total_steps=total,
+            every=every,
+            asked_at=self._asked_at,
+            affordable=purse.affordable(len(self._asks)),
+            last_useful=self._horizon.last_useful(step, self._clock(), purse),
+            stride=self._stride,
+        )
+        stale = not self._asks and self._ladder.is_stale(work, step=step, now=self._clock())
+        if not (self._policy.due(view) or stale):
+            return False
+        if self._asked_at is None:
+            return self._worth_beginning(view)
+        if view.last_useful is not None and step > view.last_useful and not self._waits():
+            return False
+        final = total is None or every is None or step >= FINAL_PHASE * total
+        if purse.holds(len(self._asks), keep=0.0 if final else RESERVE):
+            self._said.discard("denied")
+            return True
+        if self._config.on_exhausted == "raise" and purse.affordable(len(self._asks)) is not None:
+            raise BudgetError(self._denial(purse))
+        self._say_once("denied", self._denial(purse))
+        return False
+
+    def _denial(self, purse: Purse) -> str:
+        parts = []
+        for cap in purse.caps:
+            worst = purse.worst.of(cap["unit"])
+            left = 0 if cap["overrun"] else max(cap["cap"] - cap["reserved"] - cap["spent"], 0)
+            asked = "an unknown amount" if worst is None else say(cap["unit"], worst)
+            parts.append(f"{asked} of {say(cap['unit'], left)} left in {cap['budget']!r}")
+        return (
+            f"No further refresh is asked for: it may cost {'; '.join(parts)}. Raise the budget "
+            "(qsgd budget raise NAME AMOUNT) to go on measuring."
+        )
+
+    def _worth_beginning(self, view: View) -> bool:
+        """Before the first submission: say what will come of it, refuse if that is nothing."""
+        purse = self._purse
+        assert purse is not None  # noqa: S101  _due saw to it
+        queue = purse.usual_queue_s()
+        if not self._waits() and view.total_steps is not None:
+            if self._horizon.timed(view.step) < TIMED_STEPS:
+                return False
+            left = view.total_steps - view.step
+            left_s = left * (self._horizon.step_s(view.step, self._clock()) or 0.0)
+            if queue is not None and queue > left_s:
+                raise ConfigError(
+                    f"This run takes about {left_s:,.0f} s more, and a result from "
+                    f"{purse.backend!r} usually takes {queue:,.0f} s: none would arrive before the "
+                    'last step. Use wait="first" or wait="always", train longer, or use a '
+                    "simulator such as backend='exact'. Nothing was submitted."
+                )
+        price = ", ".join(
+            say(unit, amount)
+            for unit, amount in asdict(purse.expected).items()
+            if amount is not None and unit != "shots"
+        )
+        count = view.affordable
+        if view.every is not None and view.total_steps is not None:
+            every_k = -(-(view.total_steps - view.step) // view.every)
+            count = every_k if count is None else min(every_k, int(count))
+        often = "as often as asked" if count is None else f"about {int(count)} times"
+        usual = "unknown" if queue is None else f"{queue:,.0f} s"
+        self._say(
+            "planned",
+            f"{purse.backend} is measured {often}, {purse.shots} shots a circuit"
+            + (f", {price} a refresh" if price else "")
+            + f"; usual time to a result: {usual}.",
+        )
+        return True
+
+    def _ask(self, work: Workload, used: list[NDArray[np.float64]], shots: int | None) -> None:
+        purse = self._purse
+        assert purse is not None  # noqa: S101  _due saw to it
+        angles = [b.angles for b in work.batches]
+        per_refresh = self._config.blocks_per_refresh
+        values = {
+            "step": self._step,
+            "work": workload_values(work),
+            "shots": shots or purse.shots,
+            "seed": derive_seed("shots", self._config.seed, self._step),
+            "tiles": purse.tiles,
+            "per_refresh": per_refresh,
+            "turn": self._turn,
+            "planned": self._horizon.planned(self._step, self._clock(), purse),
+        }
+        moment = Moment(self._step, self._clock(), tuple(angles))
+        ask = _Ask(Frame("ask", values, [*angles, *used]), moment)
+        self._asks[self._step] = ask
+        self._asked_at = self._step
+        if per_refresh is not None:
+            self._turn = (self._turn + 1) % cycle_length([len(a) for a in angles], per_refresh)
+        self._line.send(ask.frame)
+        self._say("asked", f"Step {self._step}: a refresh of {work.n_rows} blocks was asked for.")
+
+    @property
+    def _waits_always(self) -> bool:
+        return self._policy.waits or self._config.wait == "always"
+
+    def _waits(self) -> bool:
+        return self._waits_always or (self._config.wait == "first" and self._answers == 0)
+
+    def _wait_for(self, step: int) -> bool:
+        """Stand still until the refresh of ``step`` has been answered, if that is asked for."""
+        if not self._waits():
+            return False
+        deadline = float("inf") if self._waits_always else self._config.first_deadline_s
+        began = self._clock()
+        self._standing = True
+        try:
+            while step in self._asks and self._clock() < began + deadline:
+                self._listen(1.0)
+        finally:
+            self._standing = False
+        self._horizon.stood(self._clock() - began)
+        if step in self._asks:
+            self._say(
+                "late",
+                f"No result after {self._config.first_deadline_s:,.0f} s: training goes on with "
+                "the nominal twin until one arrives.",
+            )
+            self._answers = max(self._answers, 1)  # the first has been waited for long enough
+        return True
+
+    # -- what a step uses ------------------------------------------------------------------
+
+    @property
+    def _tiles(self) -> int:
+        """Blocks side by side in a circuit; 1 until the courier has looked at the device."""
+        return 1 if self._purse is None else self._purse.tiles
+
+    def _apply(self, snapshot: Snapshot) -> None:
+        """Note a change of what is used."""
+        before, self._applied = self._applied, snapshot
+        tiles_before, self._applied_tiles = self._applied_tiles, self._tiles
+        same = before is snapshot or (
+            before is not None
+            and snapshot.rung == before.rung in ("random", "zero")
+            and snapshot.refresh == before.refresh
+        )
+        if same and tiles_before == self._tiles:
+            return
+        values = {
+            "step": self._step,
+            "refresh": snapshot.refresh,
+            "rung": snapshot.rung,
+            "tiles": self._tiles,
+        }
+        frame = Frame("applied", values, [_bytes(snapshot.to_frame())])
+        self._not_noted.append(frame)
+        self._line.send(frame)
+        if same:
+            return
+        fell = before is not None and RUNGS.index(snapshot.rung) > RUNGS.index(before.rung)
+        what = "fell back" if fell else "applied"
+        why = " What was measured is too old." if fell else ""
+        self._say(what, f"From step {self._step} on s is {snapshot.rung}.{why}")
+
+    # -- what the courier says -------------------------------------------------------------
+
+    def _listen(self, timeout_s: float) -> None:
+        if not self._opened:
+            return
+        try:
+            frames = self._line.receive(timeout_s)
+        except BackendError as error:
+            self._stopped(error)
+            return
+        if self._line.starts != self._starts:
+            self._greet()
+            for ask in self._asks.values():
+                self._line.send(ask.frame)
+        newest = next((f for f in reversed(frames) if _is_result(f)), None)
+        for frame in frames:
+            if _is_result(frame) and frame is not newest:
+                self._note_result(frame.values["refresh"])  # what it says is in the newest, too
+            else:
+                getattr(self, f"_on_{frame.kind}", self._on_other)(frame)
+
+    def _greet(self) -> None:
+        """Tell a new courier where the run stands."""
+        config = self._config
+        latest = self._ladder.latest
+        snapshot = [] if latest is None else [_bytes(latest.to_frame())]
+        values = {
+            "step": self._step,
+            "learned": self._learned,
+            "waits": self._waits_always,
+            "between": self._policy.between,
+            "tiles": config.tiles,
+            "per_refresh": config.blocks_per_refresh,
+            "budget": config.budget,
+            "options": config.options,
+            "record": config.record,
+            "header": config.header,
+        }
+        self._line.send(Frame("open", values, snapshot))
+        self._starts = self._line.starts
+        if self._quote is not None:
+            self._line.send(self._quote)
+        for applied in self._not_noted:
+            self._line.send(applied)
+
+    def _on_other(self, frame: Frame) -> None:
+        """Nothing that the training thread needs to know."""
+
+    def _on_noted(self, frame: Frame) -> None:
+        """The courier has written down what was applied."""
+        noted = frame.values["step"]
+        self._not_noted = [f for f in self._not_noted if f.values["step"] > noted]
+
+    def _on_opened(self, frame: Frame) -> None:
+        found = frame.values["asked_at"]
+        if found is not None:  # paid for by an earlier life of this run; never asked for again
+            self._asked_at = max(found, self._asked_at or 0)
+        self._ahead = frame.values["ahead"]
+
+    def _on_account(self, frame: Frame) -> None:
+        if frame.values["quote"] is not None:
+            self._purse = Purse.from_values(frame.values)
+
+    def _on_snapshot(self, frame: Frame) -> None:
+        snapshot = Snapshot.from_frame(frame)
+        if snapshot.rung == "nominal":
+            self._ladder.nominal = snapshot
+        else:
+            self._ladder.latest = snapshot
+            self._note_result(snapshot.refresh)
+
+    def _note_result(self, refresh: int | None) -> None:
+        self._worked = True
+        if refresh is not None and refresh not in self._learned:
+            self._learned.append(refresh)
+            self._answers += 1
+
+    def _on_answer(self, frame: Frame) -> None:
+        step = frame.values["step"]
+        ask = self._asks.pop(step, None)
+        if step not in self._learned:
+            self._learned.append(step)
+        if frame.values["error"] is not None:
+            self._failed(step, frame)
+            return
+        self._pause_s = REST_S[0]
+        if ask is not None:
+            if not self._standing:
+                self._horizon.delays.append(self._step - step)
+            newest = self._ladder.measured
+            if newest is None or step > newest.step:
+                self._ladder.measured = ask.moment
+        self._say("answered", f"The refresh of step {step} has arrived.")
+
+    def _failed(self, step: int, frame: Frame) -> None:
+        error = unpack_error(frame.values["error"])
+        if not self._worked and (self._waits() or isinstance(error, ConfigError)):
+            raise error
+        if frame.values["denied"] and self._config.on_exhausted == "raise":
+            raise error
+        self._say("denied" if frame.values["denied"] else "failed", f"Step {step}: {error}")
+
+    def _on_refused(self, frame: Frame) -> None:
+        """The service would not say what a refresh costs."""
+        error = unpack_error(frame.values["error"])
+        if self._purse is None:
+            raise error
+        self._say("failed", str(error))
+
+    def _on_stopped(self, frame: Frame) -> None:
+        self._stopped(unpack_error(frame.values["error"]))
+
+    def _stopped(self, error: Exception) -> None:
+        """The courier cannot go on; it is tried again later, and training goes on."""
+        if not self._worked and (self._policy.waits or self._config.wait != "never"):
+            raise error
+        self._line.rest(self._pause_s)
+        self._say(
+            "stopped",
+            f"{error} Training goes on with what it has; the service is tried again in "
+            f"{self._pause_s:,.0f} s.",
+        )
+        self._pause_s = min(2 * self._pause_s, REST_S[1])
+
+    def _on_event(self, frame: Frame) -> None:
+        self._say(frame.values["what"], frame.values["message"], record=False)
+
+    def _on_finished(self, frame: Frame) -> None:
+        self._finished = frame.values["left"]
+
+    # -- status ----------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Where the run stands, for panels: plain JSON values."""
+        purse, applied, latest = self._purse, self._applied, self._ladder.latest
+        return {
+            "backend": None if purse is None else purse.backend,
+            "caps": [] if purse is None else [dict(cap) for cap in purse.caps],
+            "planned": self._horizon.planned(self._step, self._clock(), purse),
+            "asked": len(self._learned) + len(self._asks),
+            "arrived": self._answers,
+            "in_flight": len(self._asks),
+            "source": None if applied is None else applied.rung,
+            "measured_at": None if latest is None else latest.measured_at,
+            "affordable": None if purse is None else purse.affordable(len(self._asks)),
+            "queue_s": None if purse is None else purse.usual_queue_s(),
+            "total_steps": self._config.total_steps,
+        }
+
+    @property
+    def worked(self) -> bool:
+        """Whether any hardware result has been applied."""
+        return self._worked
+
+    def _say(self, what: str, message: str, *, record: bool = True) -> None:
+        event = ScheduleChanged(self._step, what=what, message=message, status=self.status())
+        self._tell_event(event)
+        if record and what not in ("asked", "answered", "applied"):
+            values = {"step": self._step, "what": what, "message": message}
+            self._line.send(Frame("event", values))
+
+    def _say_once(self, what: str, message: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            self._say(what, message)
+
+    # -- checkpoints and the end -----------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, as plain JSON values."""
+        return {
+            "learned": sorted(self._learned),
+            "asked_at": self._asked_at,
+            "turn": self._turn,
+            "answers": self._answers,
+            "delays": self._horizon.delays,
+            "latest": _text(self._ladder.latest),
+            "measured": _text(self._ladder.measured),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`; before the first step."""
+        self._learned = list(state["learned"])
+        self._asked_at = state["asked_at"]
+        self._turn = state["turn"]
+        self._answers = state["answers"]
+        self._horizon.delays = list(state["delays"])
+        if state["latest"] is not None:
+            self._ladder.latest = Snapshot.from_frame(_read(state["latest"]))
+            self._worked = True
+        if state["measured"] is not None:
+            self._ladder.measured = Moment.from_frame(_read(state["measured"]))
+
+    def close(self, *, finished: bool) -> None:
+        """Hang up. A finished run cancels what waits in a queue; what runs stays on the ledger."""
+        if not self._opened:
+            return
+        if finished and (self._asks or self._purse is not None):
+            self._end()
+        self._line.stop()
+        self._opened = False
+
+    def _end(self) -> None:
+        self._line.rest(0.0)  # a courier that could not go on is tried once more: this is the end
+        self._line.send(Frame("finish", {"step": self._step}))
+        until = time.monotonic() + FINISH_S
+        try:
+            while self._finished is None and time.monotonic() < until:
+                frames = self._line.receive(0.5)
+                if self._line.starts != self._starts:
+                    self._greet()
+                    self._line.send(Frame("finish", {"step": self._step}))
+                for frame in frames:
+                    if frame.kind in ("account", "noted", "snapshot", "finished"):
+                        getattr(self, f"_on_{frame.kind}")(frame)
+        except BackendError:  # no courier can be had; the ledger keeps what there is
+            return
+        if self._finished:
+            self._say(
+                "left",
+                f"{len(self._finished)} job(s) of this run are still running: what they cost and "
+                "bring is collected by qsgd jobs resume.",
+            )
+
+
+def _is_result(frame: Frame) -> bool:
+    return frame.kind == "snapshot" and frame.values["rung"] != "nominal"
+
+
+def _bytes(frame: Frame) -> NDArray[np.uint8]:
+    return np.frombuffer(frame.encode(), dtype=np.uint8)
+
+
+def _text(kept: Snapshot | Moment | None) -> str | None:
+    return None if kept is None else base64.b64encode(kept.to_frame().encode()).decode()
+
+
+def _read(text: str) -> Frame:
+    return Frame.decode(base64.b64decode(text))

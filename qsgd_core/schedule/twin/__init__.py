@@ -1,0 +1,1 @@
+"""A classical twin of the device, and how results teach it."""

@@ -1,0 +1,45 @@
+"""What the bits of a run depend on beside its configuration."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from qsgd_core.events import Warned
+from qsgd_core.measure.machine import describe_machine, differences
+from qsgd_core.training.loop.loading import repeats_workers
+from qsgd_core.training.loop.session import Parts
+
+logger = logging.getLogger("qsgd_core")
+
+
+def describe(parts: Parts) -> dict[str, Any]:
+    """Versions, threads, processor and device, as recorded in config.json."""
+    parameter = next(parts.built.model.parameters(), None)
+    return {
+        **describe_machine(),
+        "backend served by": parts.term.qsgd_describe().distribution,
+        "device": "cpu" if parameter is None else parameter.device.type,
+    }
+
+
+def warn_of_differences(recorded: Mapping[str, Any], parts: Parts) -> None:
+    """Say once what may keep a resumed run from the bits of one that never stopped."""
+    if different := differences(recorded, describe(parts)):
+        _warn(
+            parts,
+            f"The run goes on elsewhere, so its last bits may differ: {'; '.join(different)}.",
+        )
+    if not repeats_workers(parts.built.train_loader):
+        _warn(
+            parts,
+            "The train_loader keeps its worker processes from epoch to epoch, whose random states "
+            "cannot be saved: random augmentation done there is not repeated to the bit. "
+            "Set persistent_workers=False to have it so.",
+        )
+
+
+def _warn(parts: Parts, message: str) -> None:
+    logger.warning(message)
+    parts.tell(Warned(0, message=message))

@@ -1,0 +1,240 @@
+"""QSGD on a queued service: what is refused, what the defaults are, what a checkpoint keeps."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import qsgd_core as qsgd
+from qsgd_core.builtin.policies import Hold, Sync, Tracked
+from qsgd_core.errors import BudgetExceededError, ConfigError
+from qsgd_core.events import Event, ScheduleChanged
+from qsgd_core.optim.config import TermConfig
+from qsgd_core.optim.source.build import build_source
+from qsgd_core.plugins.registry import default_registry
+from qsgd_core.schedule.ledger.ledger import Ledger
+
+
+@pytest.fixture
+def sold(filebox, tmp_path, monkeypatch):
+    """The vendor's jobs; from here on it is the default backend."""
+    folder = tmp_path / "vendor"
+    monkeypatch.setenv("QSGD_BACKEND", "filebox:x")
+    monkeypatch.setenv("QSGD_BACKEND_OPTIONS", json.dumps({"folder": str(folder), "coins": True}))
+    monkeypatch.setenv("QSGD_LEDGER", f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+
+    def jobs() -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in sorted((folder / "jobs").glob("*.json"))]
+
+    return jobs
+
+
+class Training:
+    """Two tensors that are stepped with drawn gradients."""
+
+    def __init__(self, **options: Any) -> None:
+        torch.manual_seed(0)
+        self.params = [torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Parameter(torch.randn(5))]
+        self.events: list[Event] = []
+        self.opt = qsgd.QSGD(
+            self.params, lr=0.01, shots=8, observers=[self.events.append], **options
+        )
+
+    def step(self, step: int) -> None:
+        generator = torch.Generator().manual_seed(1000 + step)
+        for p in self.params:
+            p.grad = torch.randn(p.shape, generator=generator)
+        self.opt.step()
+
+    def go(self, steps: range) -> Training:
+        for step in steps:
+            self.step(step)
+        return self
+
+    def s(self) -> bytes:
+        return b"".join(self.opt.state[p]["qsgd_s"].numpy().tobytes() for p in self.params)
+
+    def close(self, *, finished: bool | None = None) -> None:
+        self.opt.qsgd_close(finished=finished)
+
+
+def paid(**options: Any) -> Any:
+    source, _ = build_source(TermConfig(**options), default_registry())
+    assert source.paid is not None
+    return source
+
+
+# --- before anything is sent ---------------------------------------------------------------------
+
+
+def test_neither_an_interval_nor_an_end_is_an_error_that_names_both(sold):
+    with pytest.raises(ConfigError, match=r"total_steps=2000.*every=50"):
+        paid()
+    assert sold() == []
+
+
+def test_a_policy_that_never_asks_needs_neither(sold):
+    assert not paid(policy="twin").paid.asked.policy.measures
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [({}, Tracked), ({"policy": "sync"}, Sync), ({"policy": "hold"}, Hold)],
+)
+def test_tracked_is_the_default_and_waits_for_the_first_result(sold, given, expected):
+    asked = paid(total_steps=100, **given).paid.asked
+    assert type(asked.policy) is expected
+    assert asked.wait == "first"
+
+
+def test_policy_and_wait_may_come_from_the_environment_and_an_argument_wins(sold, monkeypatch):
+    monkeypatch.setenv("QSGD_POLICY", "hold")
+    monkeypatch.setenv("QSGD_WAIT", "never")
+    asked = paid(total_steps=100).paid.asked
+    assert (type(asked.policy), asked.wait) == (Hold, "never")
+    asked = paid(total_steps=100, policy="sync", wait="always").paid.asked
+    assert (type(asked.policy), asked.wait) == (Sync, "always")
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"schedule": {"twin_evry": 2}}, "twin_every"),
+        ({"schedule": {"max_in_flight": 0}}, "max_in_flight=0 cannot be used"),
+        ({"schedule": {"on_exhausted": "panic"}}, "on_exhausted='panic'"),
+        ({"schedule": {"tiles": 0}}, "tiles must be 'auto' or at least 1"),
+        ({"policy": "trackd"}, "Did you mean 'tracked'"),
+        ({"wait": "sometimes"}, "wait must be"),
+        ({"total_steps": 0}, "total_steps must be an integer of at least 1"),
+        ({"budget": " "}, "budget must be an amount"),
+    ],
+)
+def test_what_the_scheduler_cannot_be_told(sold, options, words):
+    with pytest.raises(ConfigError, match=words):
+        paid(**{"total_steps": 10, **options})
+    assert sold() == []
+
+
+@pytest.mark.parametrize(
+    "every, twin_every, looks", [(None, 4, 4), (15, 4, 3), (7, 4, 1), (8, 4, 4), (2, 4, 2)]
+)
+def test_the_scheduler_is_looked_at_so_often_that_no_refresh_that_is_due_is_missed(
+    sold, every, twin_every, looks
+):
+    source = paid(every=every, total_steps=1000, schedule={"twin_every": twin_every})
+    assert source.every == looks
+
+
+# --- a run ---------------------------------------------------------------------------------------
+
+
+def test_sync_measures_at_every_kth_step_and_holds_the_result_to_the_bit(sold, tmp_path):
+    training = Training(policy="sync", every=3, budget="$1", run="r")
+    seen = []
+    for step in range(7):
+        training.step(step)
+        seen.append(training.s())
+    assert [seen[k] == seen[k - 1] for k in range(1, 7)] == [True, True, False, True, True, False]
+    training.close(finished=True)
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    jobs = ledger.jobs(run="r")
+    assert [(job.step, job.state, job.consumed_step) for job in jobs] == [
+        (step, "settled", step) for step in (0, 3, 6)
+    ]
+    last = jobs[-1].tag
+    z = np.concatenate([v.ravel() for v in ledger.result(last).expectations(ledger.workload(last))])
+    s = torch.cat([training.opt.state[p]["qsgd_s"] for p in training.params]).numpy()
+    np.testing.assert_array_equal(np.sort(s), np.sort(-z.astype(np.float32)))
+    stats = training.opt.qsgd_stats()
+    assert (stats.steps, stats.sources["measured"]) == (7, 7)
+    assert len(sold()) == 3
+
+
+def test_a_run_paced_by_its_budget_spends_it(sold, tmp_path):
+    """$0.0052 pays for four jobs of four blocks of eight shots each, and a little."""
+    training = Training(total_steps=24, budget="$0.0052", wait="always", run="r")
+    training.go(range(24)).close(finished=True)
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    (cap,) = ledger.caps(ledger.jobs()[0].budget)
+    (price,) = {job.spent.micro_usd for job in ledger.jobs()}
+    assert cap.reserved == cap.overrun == 0
+    assert 0 <= cap.cap - cap.spent < price
+    assert set(training.opt.qsgd_stats().sources) >= {"tracked"}
+    assert training.opt.qsgd_stats().sources["tracked"] == 24
+
+
+def test_a_budget_below_one_job_is_an_error_at_the_first_step_and_sends_nothing(sold):
+    training = Training(total_steps=24, budget="$0.0001")
+    with pytest.raises(BudgetExceededError, match="can cost up to"):
+        training.step(0)
+    training.close()
+    assert sold() == []
+
+
+def test_a_checkpoint_goes_on_and_uses_again_what_was_paid_for_after_it(sold):
+    training = Training(policy="sync", every=3, budget="$1", run="r")
+    training.go(range(4))
+    saved = copy.deepcopy(training.opt.state_dict())
+    weights = [p.detach().clone() for p in training.params]
+    training.go(range(4, 9))
+    training.close(finished=False)
+    count = len(sold())
+
+    again = Training(policy="sync", every=3, budget="$1", run="r")
+    with torch.no_grad():
+        for p, w in zip(again.params, weights, strict=True):
+            p.copy_(w)
+    again.opt.load_state_dict(saved)
+    again.go(range(4, 9))
+    again.close(finished=True)
+    assert len(sold()) == count == 3
+    assert again.s() == training.s()
+    for mine, first in zip(again.params, training.params, strict=True):
+        assert torch.equal(mine, first)
+
+
+def test_the_observers_hear_of_the_schedule(sold):
+    training = Training(total_steps=20, every=10, budget="$1")
+    training.go(range(12)).close(finished=True)
+    said = [event.what for event in training.events if isinstance(event, ScheduleChanged)]
+    assert said[0] == "planned"
+    assert {"asked", "answered", "applied"} <= set(said)
+
+
+def test_a_policy_of_somebody_elses_is_used_by_its_name(sold, tmp_path, monkeypatch):
+    """Installed like any plugin: found by its entry point, asked at every look."""
+    site = Path(tmp_path / "site")
+    info = site / "qsgd_thrice-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: qsgd-thrice\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[qsgd]\nthrice = qsgd_thrice_plugin\n")
+    (site / "qsgd_thrice_plugin.py").write_text(
+        "from qsgd_core.hookspecs import hookimpl\n"
+        "from qsgd_core.specs import PolicySpec\n"
+        "@hookimpl\n"
+        "def qsgd_register_policies():\n"
+        "    return [PolicySpec(name='thrice', factory='qsgd_thrice:Thrice')]\n"
+    )
+    (site / "qsgd_thrice.py").write_text(
+        "from qsgd_core.policy import Policy\n"
+        "class Thrice(Policy):\n"
+        "    between, waits = 'hold', True\n"
+        "    def __init__(self, options):\n"
+        "        pass\n"
+        "    def due(self, view):\n"
+        "        return view.step in (0, 5, 6)\n"
+    )
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setenv("QSGD_LOAD_PLUGINS", "qsgd-filebox,qsgd-thrice")
+    training = Training(
+        policy="thrice", total_steps=8, budget="$1", run="r", schedule={"twin_every": 1}
+    )
+    training.go(range(8)).close(finished=True)
+    steps = [job.step for job in Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}").jobs()]
+    assert steps == [0, 5, 6]
