@@ -21,6 +21,7 @@ test-all: $(VENV)/.all  ## with the long runs
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 bench: $(VENV)/.test

@@ -50,7 +50,7 @@ _LAZY = {
     "JobStatus": "jobs",
     "Result": "jobs",
     "attach": "optim.attach",
-    "Stats": "optim.effect",
+    "Stats": "optim.term.effect",
     "Attachment": "optim.engine",
     "Description": "optim.describe",
     "QSGD": "optim.qsgd",

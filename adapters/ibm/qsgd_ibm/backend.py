@@ -347,7 +347,7 @@ def open_account(instance: str | None) -> Connection:
         raise AuthError(f"No IBM API key was found. {LOGIN_HELP}")
     require_safe(account.url, source="QISKIT_IBM_URL (or the saved account's url)")
     for name in ("IAM_URL", "GLOBAL_SEARCH_URL", "GLOBAL_CATALOG_URL"):
-        if url := os.environ.get(name):
+        if url := os.environ.get(name):  # noqa: TID251 - where IBM's own client would send the key
             require_safe(url, source=name)
     with translating("logging in to IBM", secret=account.token):
         service = QiskitRuntimeService(instance=instance)
