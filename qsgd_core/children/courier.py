@@ -1,4 +1,4 @@
-"""The courier's entry point: ``python -m qsgd_core.children.courier``, one JSON line, then frames.
+"""The courier's entry point: one JSON line, then frames on two pipes.
 
 The only process of a run that imports an SDK or opens a socket. It serves until its parent closes
 its end of the pipe; with ``"once": true`` it submits nothing, has one look at everything, and ends.

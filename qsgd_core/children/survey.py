@@ -1,4 +1,4 @@
-"""The child that looks at a service for an estimate: ``python -m qsgd_core.children.survey``.
+"""The child that looks at a service for an estimate.
 
 One JSON object on stdin, one on stdout; what an SDK prints goes to stderr. Submits nothing.
 """

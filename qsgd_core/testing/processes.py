@@ -67,7 +67,7 @@ def collect_elsewhere(name: str, options: Mapping[str, Any], handle: JobHandle) 
 
 def _run(script: str, asked: dict[str, Any]) -> Any:
     done = subprocess.run(  # noqa: S603  (this interpreter, a script of this file)
-        [sys.executable, "-c", _START + script],
+        [sys.executable, "-P", "-c", _START + script],
         input=json.dumps({**asked, "path": sys.path}),
         capture_output=True,
         text=True,

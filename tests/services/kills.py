@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from qsgd_core.schedule.child import command
 from qsgd_core.schedule.ledger.ledger import OPEN, Ledger
 from qsgd_core.schedule.trainer.process import COURIER_MODULE
 
@@ -252,8 +253,8 @@ def _wait(moment: Moment, bystander: Bystander, trainer: Trainer, draw: random.R
 def look_once(url: str, *, env: Mapping[str, str]) -> None:
     """A courier that submits nothing: it recovers and collects what there is, and ends."""
     config = json.dumps({"ledger": url, "run": RUN, "once": True})
-    courier = [sys.executable, "-m", COURIER_MODULE]
-    subprocess.run(courier, input=f"{config}\n", env=dict(env), text=True, check=True, timeout=120)
+    words = command(COURIER_MODULE)
+    subprocess.run(words, input=f"{config}\n", env=dict(env), text=True, check=True, timeout=120)
 
 
 def wait_for(happened: Callable[[], object], trainer: Trainer) -> None:

@@ -106,3 +106,19 @@ def test_ctrl_c_ends_with_130_and_asked_again_the_result_is_the_same(slow, whole
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 def test_ray_and_local_processes_give_identical_tables(slow, whole, tmp_path):
     assert result(slow, tmp_path / "ray", "--executor", "ray", "--threads", "1") == whole
+
+
+def test_a_folder_of_files_named_like_modules_does_not_disturb_the_runs(tmp_path):
+    """The processes of the runs are started from there, and import from where they always do."""
+    project, here = tmp_path / "project", tmp_path / "here"
+    project.mkdir()
+    here.mkdir()
+    for name in sys.stdlib_module_names:
+        (here / f"{name}.py").write_text("raise SystemExit(f'{__file__} was imported')")
+    line = [
+        Path(sys.executable).with_name("qsgd"), "compare", toy.write(project), "--arms",
+        "adamw,sine@0.5", "--seeds", "1", "--json", "--out", tmp_path / "c",
+    ]  # fmt: skip
+    done = subprocess.run(line, cwd=here, capture_output=True, text=True, timeout=WAIT_S)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["arms"].keys() == {"adamw", "sine@0.5"}

@@ -9,7 +9,6 @@ import base64
 import json
 import math
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from qsgd_core.circuits import Workload
 from qsgd_core.errors import AuthError, BackendError, CapabilityError, TransientError
 from qsgd_core.jobs import Cost, NoiseSnapshot
 from qsgd_core.prices import Price
+from qsgd_core.schedule.child import command
 from qsgd_core.schedule.failures import unpack_error
 from qsgd_core.schedule.packing.turns import rotation, take
 from qsgd_core.schedule.packing.ways import MANY, Tiles
@@ -218,7 +218,7 @@ def _ask(
     }
     try:
         done = subprocess.run(  # noqa: S603  our own interpreter and module
-            [sys.executable, "-m", SURVEY_MODULE],
+            command(SURVEY_MODULE),
             input=json.dumps(asked),
             capture_output=True,
             text=True,

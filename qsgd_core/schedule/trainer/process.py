@@ -10,7 +10,6 @@ import json
 import os
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from qsgd_core.errors import BackendError, ResultCorruptError
+from qsgd_core.schedule.child import command
 from qsgd_core.schedule.messages import Decoder, Frame
 
 COURIER_MODULE = "qsgd_core.children.courier"
@@ -165,7 +165,7 @@ class CourierProcess:
     def _start(self) -> None:
         with _opened(self._log) as stderr:
             self._child = subprocess.Popen(  # noqa: S603  our own interpreter and module
-                [sys.executable, "-m", COURIER_MODULE],
+                command(COURIER_MODULE),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -210,7 +210,7 @@ def look_once(ledger_url: str, run: str, *, log: Path | None = None) -> None:
     """
     with _opened(log) as stderr:
         subprocess.run(  # noqa: S603  our own interpreter and module
-            [sys.executable, "-m", COURIER_MODULE],
+            command(COURIER_MODULE),
             input=_config(ledger_url, run, once=True),
             stdout=subprocess.DEVNULL,
             stderr=stderr,

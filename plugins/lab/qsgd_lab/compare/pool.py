@@ -5,16 +5,20 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 
 from qsgd_core.errors import ConfigError
 from qsgd_lab.compare.executors import DIED
 from qsgd_lab.compare.plan import RunKey
 from qsgd_lab.compare.runs import State, describe, run_one, write_failure
+
+SAFE_PATH = "PYTHONSAFEPATH"
 
 SAVE_S = 10.0
 """After Ctrl-C, how long runs may take to finish their step and save."""
@@ -40,7 +44,9 @@ class LocalExecutor:
             while waiting or busy:
                 while waiting and idle:
                     key, pool = waiting.pop(), idle.pop()
-                    busy[pool.submit(run_one, str(home), key.arm, key.seed)] = (key, pool)
+                    with _no_current_folder():
+                        future = pool.submit(run_one, str(home), key.arm, key.seed)
+                    busy[future] = (key, pool)
                 done, _ = wait(busy, return_when=FIRST_COMPLETED)
                 for future in done:
                     key, pool = busy.pop(future)
@@ -72,11 +78,36 @@ def _after(
 
 def _pool() -> ProcessPoolExecutor:
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin)
+    own = sys.flags.safe_path
+    return ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=(own,))
 
 
-def _begin() -> None:
-    """In a new process: leave Ctrl-C to the training loop, and do not outlive the parent."""
+@contextmanager
+def _no_current_folder() -> Iterator[None]:
+    """Processes that start meanwhile take the standard library from where it is.
+
+    ``spawn`` starts them by ``python -c``, whose path begins with the current folder: a socket.py
+    that lies there would be imported before the child has this process's path.
+    """
+    if sys.flags.safe_path:
+        yield
+        return
+    os.environ[SAFE_PATH] = "1"  # noqa: TID251  for children; nothing is read
+    try:
+        yield
+    finally:
+        del os.environ[SAFE_PATH]  # noqa: TID251
+
+
+def _begin(own: bool) -> None:
+    """In a new process: leave Ctrl-C to the training loop, and do not outlive the parent.
+
+    Args:
+        own: whether the parent itself runs without the current folder; else what a script starts
+            is not to see the variable.
+    """
+    if not own:
+        os.environ.pop(SAFE_PATH, None)  # noqa: TID251
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
