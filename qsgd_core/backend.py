@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from qsgd_core.jobs import JobState, merged
+
 if TYPE_CHECKING:
     from qsgd_core.capabilities import Capabilities
     from qsgd_core.circuits import Workload
-    from qsgd_core.jobs import JobHandle, JobStatus, Limit, NoiseSnapshot, Quote, Result
+    from qsgd_core.jobs import Cost, JobHandle, JobStatus, Limit, NoiseSnapshot, Quote, Result
 
 
 class Simulator(ABC):
@@ -112,7 +114,10 @@ class Backend(ABC):
         """Send one job, once, findable under ``tag``.
 
         Raises:
-            BackendError: with ``may_have_spent=True`` whenever the job may exist all the same.
+            BackendError: there is no handle. The job is then looked for by its tag until the find
+                horizon has passed, unless the error vouches with ``nothing_made=True`` that there
+                is none: the service refused it, or nothing was sent (see
+                :func:`~qsgd_core.errors.before_any_job`).
         """
 
     @abstractmethod
@@ -132,6 +137,39 @@ class Backend(ABC):
     @abstractmethod
     def find(self, tag: str) -> list[JobHandle]:
         """Every job ever submitted under ``tag``, as far as the vendor's list shows it by now."""
+
+    def billed(self, handle: JobHandle) -> Cost | None:
+        """What a job that has ended cost, as far as the service says by now.
+
+        Asked again, with growing pauses and for up to a day, while an amount is not stated; and by
+        ``qsgd jobs audit``. What is None is unknown, never 0: it is booked at its hold meanwhile.
+        Override it if the result need not be read for it.
+
+        Raises:
+            BackendGoneError: the service does not have the job any more.
+            BackendError: it could not be asked.
+        """
+        status = self.status(handle)
+        if status.state is not JobState.DONE:
+            return status.billed
+        return merged(status.billed, self.fetch(handle).billed)
+
+    def list_jobs(self, *, since: float) -> list[JobHandle] | None:
+        """Every job that QSGD has submitted to this device, whatever its tag and its end.
+
+        This is how jobs are found that nobody knows of: ``qsgd jobs audit`` compares them with the
+        ledger. Without it, only the tags on the ledger are looked up.
+
+        Args:
+            since: leave out what was submitted before, seconds since the epoch.
+
+        Returns:
+            Handles with their tags, in any order; None if the service has no such list.
+
+        Raises:
+            BackendError: it could not be listed, or not to the end.
+        """
+        return None
 
     @abstractmethod
     def cancel(self, handle: JobHandle) -> None:

@@ -6,13 +6,40 @@ The command line turns a :class:`ConfigError` into exit code 2 and any other
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class QSGDError(Exception):
-    """Root of everything QSGD raises on purpose."""
+    """Root of everything QSGD raises on purpose.
+
+    Attributes:
+        nothing_made: of an error of :meth:`Backend.submit`: whoever raised it vouches that no job
+            was made. Without it the job is looked for by its tag.
+    """
 
     exit_code = 1
+    nothing_made = False
+
+
+@contextmanager
+def before_any_job() -> Iterator[None]:
+    """For the part of a ``submit`` that comes before its one request: no error of it made a job.
+
+    Errors of other kinds, an SDK's say, are marked too.
+
+    Example::
+
+        with before_any_job():
+            self.capabilities.require(self.name, work, shots=shots)
+            body = self._translate(work)
+        job_id = self._service.create(tag, body)
+    """
+    try:
+        yield
+    except Exception as error:
+        vars(error)["nothing_made"] = True
+        raise
 
 
 class ConfigError(QSGDError):
@@ -75,6 +102,7 @@ class BackendError(QSGDError):
         provider_code: the vendor's own code, when it gave one.
         handle: JSON form of the job handle, when a job exists.
         may_have_spent: whether QPU time may have been spent.
+        nothing_made: see :class:`QSGDError`.
     """
 
     def __init__(
@@ -85,12 +113,14 @@ class BackendError(QSGDError):
         provider_code: str | None = None,
         handle: str | None = None,
         may_have_spent: bool = False,
+        nothing_made: bool = False,
     ) -> None:
         super().__init__(message)
         self.retryable = retryable
         self.provider_code = provider_code
         self.handle = handle
         self.may_have_spent = may_have_spent
+        self.nothing_made = nothing_made
 
 
 class AuthError(BackendError):

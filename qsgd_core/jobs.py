@@ -84,6 +84,14 @@ class Cost:
     shots: int | None = None
 
 
+def merged(first: Cost | None, second: Cost | None) -> Cost | None:
+    """``first``, with what it leaves unknown taken from ``second``."""
+    if first is None or second is None:
+        return first or second
+    known = {k: v for k, v in asdict(first).items() if v is not None}
+    return Cost(**{**asdict(second), **known})
+
+
 @dataclass(frozen=True)
 class Quote:
     """What a submission is expected to cost, and what it can cost at worst."""

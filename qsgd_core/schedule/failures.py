@@ -27,9 +27,10 @@ def unpack_error(text: str) -> QSGDError:
     return error
 
 
-def may_have_spent(error: QSGDError) -> bool:
-    """Whether the call that raised this may have made a job all the same."""
-    return isinstance(error, BackendError) and error.may_have_spent
+def may_exist(error: Exception) -> bool:
+    """Whether the submission that raised this may have made a job all the same."""
+    made = isinstance(error, BackendError) and error.may_have_spent
+    return made or not getattr(error, "nothing_made", False)
 
 
 def may_work_later(error: QSGDError) -> bool:

@@ -179,7 +179,7 @@ class BackendConformance(MeasuringConformance):
         def submit(work: Workload, shots: int) -> object:
             tag = desk.tag("refused")
             try:
-                handle = backend.submit(work, shots=shots, tag=tag, limit=Limit(usd=0.0), seed=1)
+                handle = desk.submit(work, tag=tag, limit=Limit(usd=0.0), seed=1, shots=shots)
             finally:
                 assert not backend.find(tag), "a job was sent all the same"
             return handle

@@ -15,6 +15,7 @@ from qsgd_core.capabilities import Capabilities
 from qsgd_core.circuits import Workload
 from qsgd_core.errors import BackendError, ConfigError, JobNotDoneError, TransientError
 from qsgd_core.jobs import Cost, JobHandle, JobState, JobStatus, Limit, Quote, Result
+from qsgd_core.schedule.failures import may_exist
 from qsgd_core.seeds import derive_seed
 from qsgd_core.testing.measuring import choose_shots
 from qsgd_core.testing.probes import Batches, build, pack, workload
@@ -169,6 +170,7 @@ class Desk:
     deadline_s: float
     run: str = field(default_factory=lambda: f"qsgd-kit-{uuid.uuid4().hex[:12]}")
     sent: list[Sent] = field(default_factory=list)
+    made_by_failures: list[JobHandle] = field(default_factory=list)
 
     def tag(self, what: str) -> str:
         """A tag that nobody has used before."""
@@ -179,9 +181,7 @@ class Desk:
         quote = self.backend.quote(work, shots=self.shots)
         worst = quote.worst
         limit = Limit(usd=worst.usd, qpu_s=worst.qpu_s, shots=worst.shots)
-        handle = self.backend.submit(
-            work, shots=self.shots, tag=self.tag(what), limit=limit, seed=seed
-        )
+        handle = self.submit(work, tag=self.tag(what), limit=limit, seed=seed)
         job = Sent(work, quote, handle)
         self.sent.append(job)
         try:
@@ -191,6 +191,28 @@ class Desk:
         except BackendError as error:
             job.early = error
         return job
+
+    def submit(
+        self, work: Workload, *, tag: str, limit: Limit, seed: int, shots: int | None = None
+    ) -> JobHandle:
+        """Call ``submit`` once; if it raises, look whether it made a job all the same.
+
+        A job that an error has denied is a failure; one that it has left open is noted, cancelled
+        and paid for.
+        """
+        shots = self.shots if shots is None else shots
+        try:
+            return self.backend.submit(work, shots=shots, tag=tag, limit=limit, seed=seed)
+        except Exception as error:
+            found = list(self.find(tag, at_least=1) if may_exist(error) else self.backend.find(tag))
+            self.made_by_failures += found
+            if found and not may_exist(error):
+                pytest.fail(
+                    f"submit raised {type(error).__name__} ({error}), which says that no job was "
+                    f"made, and made job {found[0].job_id}. It may set nothing_made only if the "
+                    "service refused, or before anything was sent."
+                )
+            raise
 
     def wait(self, job: Sent) -> JobStatus:
         """Poll until the job has ended.
@@ -237,10 +259,13 @@ class Desk:
         for job in self.sent:
             if job.status is None or not job.status.state.final:
                 self.backend.cancel(job.handle)
+        for handle in self.made_by_failures:
+            self.backend.cancel(handle)
 
     def spent(self) -> float | None:
         """US dollars billed so far; None when a bill does not say."""
-        return total_usd(job.billed for job in self.sent)
+        costs = [job.billed for job in self.sent]
+        return total_usd([*costs, *map(self.backend.billed, self.made_by_failures)])
 
 
 def seed_of(what: str) -> int:

@@ -15,7 +15,7 @@ from qsgd_core.jobs import Cost, Quote
 from qsgd_core.plugins.registry import default_registry, forget_registries
 from qsgd_core.template import render
 from qsgd_core.testing import backend, measuring
-from qsgd_core.testing.jobs import plan, price, require_allowed
+from qsgd_core.testing.jobs import Desk, plan, price, require_allowed
 from qsgd_core.testing.runner import run, suite_file
 
 FILE = Path(__file__).parents[1] / "conformance" / "broken_backends.py"
@@ -100,6 +100,20 @@ def test_a_paid_backend_is_sent_nothing_unless_the_class_allows_the_cost(report)
     assert any("Nothing was sent" in reason and "allow_cost_usd" in reason for reason in said)
     folder = Path(runpy.run_path(str(FILE))["OPTIONS"]["folder"])
     assert not (folder / "money-was-spent").exists()
+
+
+def test_after_a_failed_submission_the_kit_looks_for_the_job_and_counts_what_it_cost(report, site):
+    said = {o.reason for o in report.of("failed") if o.suite == "DeniesItsJob"}
+    assert any("says that no job was made, and made job" in reason for reason in said)
+
+    denying = runpy.run_path(str(FILE))["DeniesItsJob"]()
+    planned = plan(denying.capabilities, shots=200)
+    desk = Desk(denying, planned.shots, deadline_s=20.0)
+    for what in ("one", "two"):
+        with pytest.raises(pytest.fail.Exception, match="and made job"):
+            desk.send(what, planned.again, seed=1)
+    desk.close()
+    assert desk.spent() == pytest.approx(0.2)
 
 
 def test_no_secret_is_repeated_in_the_failure(report):

@@ -25,6 +25,7 @@ from qsgd_core.errors import (
     JobNotDoneError,
     ResultCorruptError,
     TransientError,
+    before_any_job,
 )
 from qsgd_core.jobs import JobHandle, JobState, JobStatus, NoiseSnapshot, Result
 from qsgd_ibm import devices as listing
@@ -146,33 +147,34 @@ class IBMBackend(Backend):
         Raises:
             CapabilityError, ConfigError: it cannot run as asked; nothing was sent.
             BackendError: refused before sending (usage, limit, device offline) or by IBM;
-                ``may_have_spent`` says whether a job may exist.
+                ``nothing_made`` unless a job may exist.
         """
         from qiskit_ibm_runtime.executor_sampler import Sampler
 
-        self.capabilities.require(self.name, work, shots=shots)
-        if not tag or len(tag) > MAX_TAG:
-            raise ConfigError(f"A tag has 1 to {MAX_TAG} characters; found {tag!r}.")
-        connection, device = self._connect(), self._current()
-        isas = [self._isa(batch.circuit, device) for batch in work.batches]
-        require_isa([isa.circuit for isa in isas], device.target)
-        expected = self._expected_s(work, shots, device)
-        seconds = max_execution_time(
-            expected, limit, executions=work.n_rows * shots, usd_per_s=self._usd_per_s()
-        )
-        options = sampler_options(
-            self._options, shots=shots, tags=[TAG, tag], max_execution_time=seconds
-        )
-        layout = self._widest(work, device).layout
-        extra = sent_with(work, shots=shots, layout=layout, stamp=stamp_of(device))
-        entries = [
-            pub
-            for index, (isa, batch) in enumerate(zip(isas, work.batches, strict=True))
-            for pub in pubs(isa, batch, {"qsgd": {**extra, "tag": tag, "batch": index}})
-        ]
+        with before_any_job():
+            self.capabilities.require(self.name, work, shots=shots)
+            if not tag or len(tag) > MAX_TAG:
+                raise ConfigError(f"A tag has 1 to {MAX_TAG} characters; found {tag!r}.")
+            connection, device = self._connect(), self._current()
+            isas = [self._isa(batch.circuit, device) for batch in work.batches]
+            require_isa([isa.circuit for isa in isas], device.target)
+            expected = self._expected_s(work, shots, device)
+            seconds = max_execution_time(
+                expected, limit, executions=work.n_rows * shots, usd_per_s=self._usd_per_s()
+            )
+            options = sampler_options(
+                self._options, shots=shots, tags=[TAG, tag], max_execution_time=seconds
+            )
+            layout = self._widest(work, device).layout
+            extra = sent_with(work, shots=shots, layout=layout, stamp=stamp_of(device))
+            entries = [
+                pub
+                for index, (isa, batch) in enumerate(zip(isas, work.batches, strict=True))
+                for pub in pubs(isa, batch, {"qsgd": {**extra, "tag": tag, "batch": index}})
+            ]
+            self._require_ready(connection, device, expected)
+            self._pace.wait()
         doing = f"submitting job {tag} to {device.name}"
-        self._require_ready(connection, device, expected)
-        self._pace.wait()
         with connection.transport.one_post() as post:
             try:
                 with connection.calling(doing):

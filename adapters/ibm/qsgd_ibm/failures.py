@@ -99,7 +99,7 @@ def translate(error: Exception, *, doing: str, secret: str | None = None) -> Bac
 
 
 def refused(post: Post, error: Exception, *, doing: str, secret: str | None) -> BackendError:
-    """The error for a submission that gave no job id.
+    """The error for a submission that gave no job id; it says whether there is no job.
 
     Args:
         post: what became of ``POST /jobs``.
@@ -107,6 +107,12 @@ def refused(post: Post, error: Exception, *, doing: str, secret: str | None) -> 
         doing: as in :func:`translate`.
         secret: as in :func:`translate`.
     """
+    found = _refused(post, error, doing=doing, secret=secret)
+    found.nothing_made = not post.may_have_spent and post.job_id is None
+    return found
+
+
+def _refused(post: Post, error: Exception, *, doing: str, secret: str | None) -> BackendError:
     root = error.__cause__ if isinstance(error.__cause__, Exception) else error
     if post.unreachable:
         return TransientError(

@@ -80,7 +80,7 @@ def resume(run: Run = None, as_json: Json = False, debug: Debug = False) -> None
     """
     ledger = open_ledger()
     found = _open(ledger, run)
-    late = [j for j in ledger.jobs(run=run, states=["refunded"]) if j.doubt_since is not None]
+    late = ledger.never_found(run=run)
     error = _look_once(ledger, (job.run for job in found + late))
     _print([ledger.job(job.tag) for job in found], as_json=as_json)
     if error is not None:

@@ -23,7 +23,7 @@ from qsgd_core.errors import (
     TransientError,
 )
 from qsgd_core.jobs import JobState, Limit, Quote
-from qsgd_core.schedule.failures import may_work_later
+from qsgd_core.schedule.failures import may_exist, may_work_later
 from qsgd_core.schedule.ledger.accounts import Cap, say_overrun
 from qsgd_core.schedule.ledger.budgets import DEFAULT, default_budget
 from qsgd_core.schedule.ledger.ledger import OPEN, UNSENT, Ledger
@@ -41,7 +41,7 @@ GUARD_S = 30 * 86400.0
 MAYBE_SILENT = ("intent", "reserved", "stored")
 """States of jobs that may be brought forward without an answer from the service."""
 LATE_WATCH_S = 7 * 86400.0
-"""For this long a refunded job is looked for again: it may turn up after all."""
+"""For this long a job that was never found is looked for again: it may turn up after all."""
 
 
 class Courier:
@@ -225,9 +225,11 @@ class Courier:
             )
         except QSGDError as error:
             return self._not_submitted(job, error)
-        except Exception:  # a plugin's surprise: whether the job exists must be looked up
-            logger.exception("%s: submit failed unexpectedly. Looking for its tag.", job.tag)
-            return True
+        except Exception as error:  # a plugin's surprise
+            logger.exception("%s: submit failed unexpectedly.", job.tag)
+            said = f"{self._backend.name!r} failed on submitting: {type(error).__name__}: {error}"
+            named = BackendError(said, nothing_made=not may_exist(error))
+            return self._not_submitted(job, named)
         self._ledger.submitted(job.tag, handle)
         logger.info(
             "%s: job %s on %s, %d circuits × %d shots, up to %s",
@@ -242,8 +244,10 @@ class Courier:
 
     def _not_submitted(self, job: Job, error: QSGDError) -> bool:
         """The call gave no handle: no job, no job for now, or nobody knows."""
-        if isinstance(error, BackendError) and error.may_have_spent:
+        if may_exist(error):
             logger.warning("%s: %s It is looked for by its tag.", job.tag, error)
+            if not may_work_later(error):
+                self._ledger.doubted(job.tag, error)
             return True
         if may_work_later(error):
             self._ledger.not_sent(job.tag)
@@ -263,6 +267,8 @@ class Courier:
             return self._ledger.submitted(job.tag, first)
         if looked_at - since <= self._backend.capabilities.find_horizon_s:
             return False
+        if job.error is not None:
+            return self._ledger.fail(job.tag, job.error, Amount(0, 0, 0))
         return self._ledger.refund(job.tag, f"{self._backend.name!r} has no job under this tag")
 
     def _collect(self, job: Job) -> bool:
@@ -310,14 +316,14 @@ class Courier:
         return self._ledger.settle_stray(job.tag, Amount.from_cost(status.billed))
 
     def _look_for_the_late(self) -> bool:
-        """Refunded jobs may turn up after the horizon all the same."""
+        """What was given back as never made may turn up after the horizon all the same."""
         now = self._clock()
         if now < self._next_late:
             return False
         self._next_late = now + POLL_S[1]
         changed = False
-        for job in self._ledger.jobs(run=self._run, states=("refunded",)):
-            if job.doubt_since is not None and now - job.doubt_since <= LATE_WATCH_S:
+        for job in self._ledger.never_found(run=self._run):
+            if now - (job.doubt_since or 0.0) <= LATE_WATCH_S:
                 changed |= self._unless_for_a_moment(self._find_late, job)
         return changed
 

@@ -199,10 +199,15 @@ class Ledger(Runs):
             ).scalar()
         return now if since is None else float(since)
 
+    def doubted(self, tag: str, error: QSGDError) -> bool:
+        """Keep what a submission ended with: why it failed, should the job not be found."""
+        with self._database.write() as db:
+            return _move(db, tag, ("submitting",), "submitting", error=pack_error(error))
+
     def submitted(self, tag: str, handle: JobHandle) -> bool:
         """submitting → submitted: the job exists and this is its name."""
         with self._database.write() as db:
-            named = {"handle": handle.to_json(), "doubt_since": None}
+            named = {"handle": handle.to_json(), "doubt_since": None, "error": None}
             return _move(db, tag, ("submitting",), "submitted", **named)
 
     def store(self, tag: str, result: Result) -> bool:
@@ -234,8 +239,8 @@ class Ledger(Runs):
     def stray(self, tag: str, handle: JobHandle) -> bool:
         """A job under this tag that nobody waits for turned up: it is to be cancelled.
 
-        A refunded job becomes the stray itself; beside any other job, the stray gets a row of its
-        own. False if it is on the ledger already.
+        A job that was given up as never made becomes the stray itself; beside any other job, the
+        stray gets a row of its own. False if it is on the ledger already.
         """
         with self._database.write() as db:
             job = find_job(db, tag)
@@ -243,7 +248,8 @@ class Ledger(Runs):
                 return False
             named = {"handle": handle.to_json(), "settled_at": None}
             named |= dict.fromkeys(f"spent_{unit}" for unit in UNITS)
-            if _move(db, tag, ("refunded",), "stray", **named):
+            given_up = ("refunded", "failed") if job.handle is None else ()
+            if _move(db, tag, given_up, "stray", **named):
                 return True
             own = f"{tag}+{hashlib.sha256(handle.job_id.encode()).hexdigest()[:8]}"
             if find_job(db, own) is not None:
@@ -312,6 +318,11 @@ class Ledger(Runs):
             query = query.where(jobs_table.c.state.in_(tuple(states)))
         with self._database.read() as db:
             return [to_job(row) for row in db.execute(query).mappings()]
+
+    def never_found(self, *, run: str | None = None) -> list[Job]:
+        """Jobs that were given up after a doubt: they may turn up at the vendor after all."""
+        jobs = self.jobs(run=run, states=("refunded", "failed"))
+        return [job for job in jobs if job.handle is None and job.doubt_since is not None]
 
     def paid_before(self) -> bool:
         """Whether any job on this ledger has ever come to be at a vendor."""

@@ -18,6 +18,7 @@ from qsgd_core.errors import (
     JobFailedError,
     ResultCorruptError,
     TransientError,
+    before_any_job,
 )
 from qsgd_core.jobs import Cost, Quote
 from qsgd_core.schedule.courier.courier import LATE_WATCH_S, POLL_S, Courier
@@ -386,14 +387,80 @@ def test_a_refusal_for_good_ends_the_job_at_no_cost_with_the_vendors_words(scene
 def test_what_the_adapter_refuses_before_there_is_a_job_is_raised_as_it_is(
     scene, monkeypatch, method, error
 ):
+    looks = []
+    monkeypatch.setattr(scene.backend, "find", lambda tag: looks.append(tag) or [])
+
     def refuse(*arguments, **more):
-        raise error
+        with before_any_job():
+            raise error
 
     monkeypatch.setattr(scene.backend, method, refuse)
     scene.ask()
     scene.go()
     assert (scene.job().state, scene.account) == ("failed", (0, 0, 0))
     assert type(scene.job().error) is type(error)
+    assert looks == []
+
+
+ERRORS = [
+    BackendError("I could not read the answer."),
+    AuthError("No access."),
+    CapabilityError("Too wide."),
+    TransientError("Try later.", retryable=True),
+    KeyError("id"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_whatever_submit_raises_the_job_that_it_made_is_adopted_and_paid_for_once(
+    scene, monkeypatch, error
+):
+    scene.have(lag_s=20, horizon_s=40)
+    real = scene.backend.submit
+
+    def submit(work, **arguments):
+        real(work, **arguments)
+        raise error
+
+    monkeypatch.setattr(scene.backend, "submit", submit)
+    scene.ask()
+    scene.until("submitting")
+    scene.restart()  # as after a crash and --resume
+    scene.go()
+    assert (scene.job().state, scene.job().error) == ("settled", None)
+    assert scene.account == (0, scene.truth, 0) == (0, PRICE, 0)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_what_submit_raised_without_making_a_job_is_told_once_the_horizon_has_passed(
+    scene, monkeypatch, error
+):
+    scene.have(horizon_s=40)
+
+    def submit(work, **arguments):
+        raise error
+
+    monkeypatch.setattr(scene.backend, "submit", submit)
+    scene.ask()
+    scene.go(30)
+    assert (scene.job().state, scene.account) == ("submitting", (PRICE, 0, 0))
+    scene.go()
+    assert scene.account == (0, 0, 0)
+    for_a_moment = isinstance(error, TransientError)
+    assert scene.job().state == ("refunded" if for_a_moment else "failed")
+    assert for_a_moment or str(error) in str(scene.job().error)
+
+
+def test_a_job_that_turns_up_after_its_submission_was_taken_for_failed_is_paid_for(scene):
+    scene.have(lag_s=60, horizon_s=10, faults={"blamed": [0]})
+    scene.ask()
+    scene.go()
+    assert (scene.job().state, scene.account) == ("failed", (0, 0, 0))
+    assert "could not read its own answer" in str(scene.job().error)
+    scene.clock.now += 60
+    scene.go()
+    assert (scene.job().state, scene.account) == ("failed", (0, PRICE, 0))
+    assert scene.truth == PRICE
 
 
 def test_no_access_while_a_job_is_out_stops_the_courier_and_keeps_the_job(scene, monkeypatch):

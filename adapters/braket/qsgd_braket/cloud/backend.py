@@ -36,6 +36,7 @@ from qsgd_core.errors import (
     JobNotDoneError,
     ResultCorruptError,
     TransientError,
+    before_any_job,
 )
 from qsgd_core.jobs import Cost, JobHandle, JobState, JobStatus, Limit, Quote, Result
 
@@ -132,28 +133,30 @@ class BraketDevice(Backend):
 
         Raises:
             CapabilityError: it does not fit into one task; nothing was sent.
-            BackendError: refused, or above ``limit``; with ``may_have_spent=True`` whenever the
-                task may exist all the same: look for it with :meth:`find`.
+            BackendError: refused, or above ``limit``; ``nothing_made`` unless the task may exist
+                all the same: look for it with :meth:`find`.
         """
-        device = self._device()
-        layout = self._plan(device, work, shots)
-        self._within(limit, self.quote(work, shots=shots))
-        service = self._aws.service(device.arn)
-        action = translate.program_set if layout.route == "set" else translate.program
+        with before_any_job():
+            device = self._device()
+            layout = self._plan(device, work, shots)
+            self._within(limit, self.quote(work, shots=shots))
+            service = self._aws.service(device.arn)
+            action = translate.program_set if layout.route == "set" else translate.program
+            request = {
+                "deviceArn": device.arn,
+                "shots": self._total_shots(layout, shots),
+                "action": action(work.batches),
+                "outputS3Bucket": self._options.s3_bucket or service.bucket(),
+                "outputS3KeyPrefix": self._options.s3_prefix,
+                "tags": {TAG: tag, LAYOUT: layout.text},
+            }
         try:
-            arn = service.create(
-                token=hashlib.sha256(tag.encode()).hexdigest(),
-                deviceArn=device.arn,
-                shots=self._total_shots(layout, shots),
-                action=action(work.batches),
-                outputS3Bucket=self._options.s3_bucket or service.bucket(),
-                outputS3KeyPrefix=self._options.s3_prefix,
-                tags={TAG: tag, LAYOUT: layout.text},
-            )
+            arn = service.create(token=hashlib.sha256(tag.encode()).hexdigest(), **request)
         except BackendGoneError as error:
             raise BackendGoneError(
                 f"{error} {self._aws.alternatives(names.region(device.arn))}",
                 provider_code=error.provider_code,
+                nothing_made=error.nothing_made,
             ) from error
         return self._handle(arn, tag, layout.text, self._clock(), device.arn)
 

@@ -54,6 +54,8 @@ THROTTLED = {
     "ThrottlingException",
     "TooManyRequestsException",
 }
+REFUSALS = frozenset(range(300, 500)) - {408}
+"""HTTP answers that mean that nothing was made; after a timeout (408) nobody knows."""
 GONE = {"DeviceOfflineException", "DeviceRetiredException"}
 
 LOG_IN = (
@@ -72,8 +74,8 @@ def translated(
 
     Args:
         doing: what was being done, as in "Creating a task on <device>".
-        creates: the block sends the request that creates a task. An error that leaves open whether
-            it was accepted says ``may_have_spent``.
+        creates: the block sends the request that creates a task. An error says ``nothing_made`` if
+            the request was refused or never sent, else ``may_have_spent``.
         task: ARN of the task that the block is about; it may have cost something already.
         handle: JSON form of that task's handle.
     """
@@ -83,9 +85,9 @@ def translated(
         raise
     # botocore raises KeyError and worse on answers that it does not know.
     except Exception as error:  # noqa: BLE001
-        raise _translation(
-            error, doing, creates=creates, spent=task is not None, handle=handle
-        ) from (None if _code(error) in AUTH else error)
+        found = _translation(error, doing, creates=creates, spent=task is not None, handle=handle)
+        found.nothing_made = creates and not found.may_have_spent
+        raise found from (None if _code(error) in AUTH else error)
 
 
 def _translation(
@@ -102,7 +104,7 @@ def _translation(
             handle=handle,
             may_have_spent=spent,
         )
-    if isinstance(error, aws.ClientError) and _status(error) < 500:
+    if isinstance(error, aws.ClientError) and _status(error) in REFUSALS:
         return _rejection(error, doing, code or "", spent=spent, handle=handle)
     if isinstance(error, NEVER_SENT):
         return TransientError(

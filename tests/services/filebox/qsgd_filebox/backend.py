@@ -85,9 +85,13 @@ class Filebox(Backend):
         vendor, n = self.vendor, self.vendor.call()
         self._sleep(self.options.before_s)
         if vendor.meets("refused", n):
-            raise TransientError("429: too many jobs.", retryable=True, provider_code="429")
+            raise TransientError(
+                "429: too many jobs.", retryable=True, provider_code="429", nothing_made=True
+            )
         if vendor.meets("rejected", n):
-            raise BackendError("400: filebox does not like this circuit.", provider_code="400")
+            raise BackendError(
+                "400: filebox does not like this circuit.", provider_code="400", nothing_made=True
+            )
         if vendor.meets("dropped", n):
             raise TransientError("The connection broke.", retryable=True, may_have_spent=True)
         for _ in range(2 if vendor.meets("twice", n) else 1):
@@ -97,6 +101,8 @@ class Filebox(Backend):
         self._sleep(self.options.after_s)
         if vendor.meets("lost", n) or vendor.meets("twice", n):
             raise TransientError("The connection broke.", retryable=True, may_have_spent=True)
+        if vendor.meets("blamed", n):
+            raise BackendError("filebox could not read its own answer.")
         return self._handle(job)
 
     def status(self, handle: JobHandle) -> JobStatus:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Fault = Literal[
     "lost",  # accepted, and the answer never arrives
+    "blamed",  # accepted, and the adapter raises an error that says nothing of it
     "dropped",  # not accepted, and the answer never arrives either
     "refused",  # 429: not accepted, may be sent again
     "rejected",  # 400: not accepted, never will be
