@@ -19,7 +19,7 @@ from qsgd_core.optim.engine import Attachment
 from qsgd_core.optim.term.effect import Stats
 
 
-class QSGDCallback(TrainerCallback):
+class QSGDCallback(TrainerCallback):  # type: ignore[misc]  # mypy does not read transformers
     """Puts the term on the Trainer's optimizer, logs what it does, and takes it off at the end.
 
     For an optimizer that has the term already (``optimizer_cls_and_kwargs=(QSGD, {...})``), leave

@@ -13,7 +13,7 @@ from qsgd_core.optim.attach import attached
 from qsgd_core.optim.engine import Attachment
 
 
-class QSGDCallback(Callback):
+class QSGDCallback(Callback):  # type: ignore[misc]  # mypy does not read Lightning
     """Logs what the terms of a module's optimizers do, and ends what runs beside the loop.
 
     The term itself is put on in ``configure_optimizers``, by returning a ``QSGD`` or by
@@ -35,7 +35,7 @@ class QSGDCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, *batch: Any, **more: Any
     ) -> None:
         """Log readings as often as Lightning logs."""
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set at run time
+        every = trainer.log_every_n_steps
         if trainer.global_step % every:
             return
         terms = _terms(trainer)
