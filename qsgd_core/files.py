@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from qsgd_core.errors import QSGDError
+
+MAX_NAME = 200
+"""Bytes that may stand before a suffix: file systems end names at 255, and SQLite adds to them."""
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -39,13 +44,26 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write one JSON object, indented."""
     text = json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(_encoded(text)))
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object per line."""
     lines = [json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
-    write_atomically(path, lambda file: file.write("".join(lines).encode()))
+    write_atomically(path, lambda file: file.write(_encoded("".join(lines))))
+
+
+def named_after(text: str, suffix: str) -> str:
+    """The name of a file for ``text``: itself where that can be one, else a part and a digest.
+
+    Args:
+        text: anything, such as the id that a user gave a run.
+        suffix: what the name ends in, such as ``.log``.
+    """
+    if len(os.fsencode(text)) <= MAX_NAME and re.fullmatch(r"[^/\0.][^/\0]*", text):
+        return text + suffix
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', text)[:80]}-{digest}{suffix}"
 
 
 def plain(data: Any) -> Any:
@@ -57,6 +75,11 @@ def plain(data: Any) -> Any:
     if isinstance(data, (list, tuple)):
         return [plain(value) for value in data]
     return data
+
+
+def _encoded(json_text: str) -> bytes:
+    """As UTF-8; halves of a file's name that is no text become JSON's own escapes."""
+    return json_text.encode(errors="backslashreplace")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ import typer
 
 from qsgd_core.builtin.plugin import qsgd_register_commands
 from qsgd_core.cli.options import Debug
+from qsgd_core.cli.streams import unfailing_streams
 from qsgd_core.errors import ConfigError, PluginLoadError, QSGDError
 from qsgd_core.plugins.isolate import blame
 from qsgd_core.plugins.naming import choose_named
@@ -23,6 +24,8 @@ from qsgd_core.plugins.registry import Registry, default_registry
 from qsgd_core.settings import load_settings
 
 UNEXPECTED = 1
+KEPT = ("train", "compare")
+"""Commands whose result is in a folder: what they print is a copy, and can be had again."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +38,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if it worked, 2 for a mistake in what was asked, 130 after Ctrl-C, else 1.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    with unfailing_streams() as streams:
+        code = _run(arguments)
+    if streams.trouble is None:
+        return code
+    typer.echo(f"Error: what was printed could not be written: {streams.trouble}.", err=True)
+    return code or (0 if _named(arguments) in KEPT else UNEXPECTED)
+
+
+def _run(arguments: list[str]) -> int:
+    """One command; its exit code."""
     try:
         make_app(arguments)(arguments, prog_name="qsgd", obj=tuple(arguments))
     except SystemExit as stop:
@@ -52,13 +65,18 @@ def make_app(arguments: Sequence[str]) -> typer.Typer:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
     app.callback()(_qsgd)
     own = {spec.name: spec for spec in qsgd_register_commands()}
-    named = next((word for word in arguments if not word.startswith("-")), None)
+    named = _named(arguments)
     for spec in own.values():
         command = pkgutil.resolve_name(spec.factory) if spec.name == named else _not_called
         _add(app, spec.name, spec.summary, command)
     if named not in own:
         _add_plugin_commands(app, named, set(own), default_registry())
     return app
+
+
+def _named(arguments: Sequence[str]) -> str | None:
+    """The command that is asked for."""
+    return next((word for word in arguments if not word.startswith("-")), None)
 
 
 def _qsgd(debug: Debug = False) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from qsgd_core.circuits import Workload
 from qsgd_core.events import Event, Observer
+from qsgd_core.files import named_after
 from qsgd_core.measure.counts import Count, at_step
 from qsgd_core.measure.options import ScheduleOptions, Wait
 from qsgd_core.measure.paid_ranks import HeardLine, sample_for_all
@@ -158,18 +159,17 @@ class ScheduledRunner:
         from qsgd_core.schedule.ledger.budgets import open_budget
         from qsgd_core.schedule.ledger.ledger import Ledger
         from qsgd_core.schedule.trainer.config import ScheduleConfig, Staleness
-        from qsgd_core.schedule.trainer.process import CourierProcess
+        from qsgd_core.schedule.trainer.process import CourierProcess, log_of
         from qsgd_core.schedule.trainer.scheduler import Scheduler
 
         asked, options = self.asked, self.asked.options
         ledger = Ledger(asked.ledger_url)
         ledger.open_run(self.run_id, backend=asked.backend, options=asked.backend_options)
         budget = open_budget(ledger, asked.budget, run=self.run_id)
-        record = Path(asked.record or asked.home / "records" / f"{self.run_id}.sqlite")
+        record = Path(asked.record or asked.home / "records" / named_after(self.run_id, ".sqlite"))
         record.parent.mkdir(parents=True, exist_ok=True)
-        line = CourierProcess(
-            asked.ledger_url, self.run_id, log=asked.home / "couriers" / f"{self.run_id}.log"
-        )
+        log = log_of(self.run_id, asked.home)
+        line = CourierProcess(asked.ledger_url, self.run_id, log=log)
         config = ScheduleConfig(
             run=self.run_id,
             budget=budget,

@@ -28,8 +28,8 @@ from qsgd_core.training.folder import environment
 from qsgd_core.training.folder.folder import (
     Record,
     RunFolder,
+    begin,
     find_run,
-    fresh_path,
     new_folder,
     read_record,
     write_record,
@@ -75,26 +75,31 @@ def train(
     settings = load_settings()
     full = resolve(config or TrainConfig(), task.defaults, settings)
     _check_every(checkpoint_every)
-    path = run_dir or fresh_path(settings.runs, task.name, full.seed, datetime.now())
-    full = replace(full, run=f"{path.name}-{uuid4().hex[:6]}")
-    told = default_registry(settings).make_observers(observers, path)
-    parts = assemble(task, full, told, record=RunFolder(path).record)
-    folder = new_folder(path)
-    with _held(folder):
-        write_record(
-            folder,
-            Record(
-                task.name,
-                source,
-                parts.config,
-                environment.describe(parts),
-                data=None if data is None else str(data.resolve()),
-                identity=task.identity(),
-            ),
-        )
-        session = _session(parts, folder, checkpoint_every)
-        session.save()
-        return _finish(session, parts, folder)
+    where = new_folder(
+        run_dir, runs=settings.runs, task=task.name, seed=full.seed, now=datetime.now()
+    )
+    with where as folder:
+        full = replace(full, run=_run_id(folder.path))
+        told = default_registry(settings).make_observers(observers, folder.path)
+        parts = assemble(task, full, told, record=folder.record)
+        begin(folder)
+        try:
+            session = _session(parts, folder, checkpoint_every)
+            write_record(
+                folder,
+                Record(
+                    task.name,
+                    source,
+                    parts.config,
+                    environment.describe(parts),
+                    data=None if data is None else str(data.resolve()),
+                    identity=task.identity(),
+                ),
+            )
+            session.save()
+            return _finish(session, parts, folder)
+        finally:
+            folder.unlock()
 
 
 def resume(
@@ -184,6 +189,11 @@ def _held(folder: RunFolder) -> Iterator[None]:
         yield
     finally:
         folder.unlock()
+
+
+def _run_id(path: Path) -> str:
+    """The run's name on the ledger: its folder's, and enough chance to be one of a kind."""
+    return f"{path.name.encode(errors='replace').decode()}-{uuid4().hex[:12]}"
 
 
 def _session(parts: Parts, folder: RunFolder, checkpoint_every: int | None) -> Session:

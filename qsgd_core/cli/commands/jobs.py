@@ -223,7 +223,9 @@ def _forget_error(ledger: Ledger, name: str) -> None:
 
 
 def _log(run: str) -> Path:
-    return load_settings().home / "couriers" / f"{run}.log"
+    from qsgd_core.schedule.trainer.process import log_of
+
+    return log_of(run, load_settings().home)
 
 
 def _print(found: list[Job], *, as_json: bool) -> None:

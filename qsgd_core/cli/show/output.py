@@ -18,8 +18,11 @@ WIDE = 10_000
 
 
 def print_json(data: Any) -> None:
-    """One line of JSON on stdout; NaN and infinities, which JSON does not have, become null."""
-    typer.echo(json.dumps(plain(data), ensure_ascii=False, allow_nan=False))
+    """One line of JSON on stdout; NaN and infinities, which JSON does not have, become null.
+
+    In ASCII, so that it means the same whatever the encoding of stdout is.
+    """
+    typer.echo(json.dumps(plain(data), allow_nan=False))
 
 
 def print_table(

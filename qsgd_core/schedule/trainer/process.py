@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from qsgd_core.errors import BackendError, ResultCorruptError
+from qsgd_core.files import named_after
 from qsgd_core.schedule.child import command
 from qsgd_core.schedule.messages import Decoder, Frame
 
@@ -201,6 +202,11 @@ class CourierProcess:
         self._deaths += 1
         pause_s = min(0.1 * 2**self._deaths, 5.0)
         self._rest_until = max(self._rest_until, time.monotonic() + pause_s)
+
+
+def log_of(run: str, home: Path) -> Path:
+    """Where the couriers of a run write down what went wrong."""
+    return home / "couriers" / named_after(run, ".log")
 
 
 def look_once(ledger_url: str, run: str, *, log: Path | None = None) -> None:

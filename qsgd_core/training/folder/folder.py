@@ -12,9 +12,11 @@ record.sqlite      what the run was told, used and spent: read by qsgd report an
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +29,9 @@ from qsgd_core.errors import ConfigError
 from qsgd_core.training.config import TrainConfig
 
 FORMAT = 1
+LOCK = ".lock"
+LONGEST = 80
+"""Characters of a task's name in a folder's, which file systems end at 255 bytes."""
 
 
 class RunFolder:
@@ -40,7 +45,7 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.plot = path / "plot.png"
         self.record = path / "record.sqlite"
-        self._lock = FileLock(path / ".lock", timeout=0)
+        self._lock = FileLock(path / LOCK, timeout=0)
 
     def lock(self) -> None:
         """Take the folder for this process until :meth:`unlock`.
@@ -63,35 +68,85 @@ class RunFolder:
         self._lock.release()
 
 
-def new_folder(path: Path) -> RunFolder:
-    """Make the folder ``path`` for a new run.
+@contextmanager
+def new_folder(
+    asked: Path | None, *, runs: Path, task: str, seed: int, now: datetime
+) -> Iterator[RunFolder]:
+    """The folder of a new run, empty, until :func:`begin` takes it.
+
+    One with a name of our own is made at once, so that no other process can choose the same; it
+    goes again if the run fails before anything was written.
+
+    Args:
+        asked: a folder that was named; None for one under ``runs``, named after the rest.
+        runs: where runs are.
+        task: the task's name.
+        seed: of the run.
+        now: the time, for the name.
 
     Raises:
-        ConfigError: there is something in it, or it cannot be written.
+        ConfigError: it cannot be written.
+    """
+    if asked is not None:
+        yield RunFolder(asked)
+        return
+    there = runs.exists()
+    path = _make_fresh(runs, task, seed, now)
+    try:
+        yield RunFolder(path)
+    except BaseException:
+        with suppress(OSError):  # not empty: the run has begun
+            path.rmdir()
+            if not there:
+                runs.rmdir()
+        raise
+
+
+def begin(folder: RunFolder) -> None:
+    """Take the folder for a new run and this process, until :meth:`RunFolder.unlock`.
+
+    Raises:
+        ConfigError: there is something in it, another process has it, or it cannot be written.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        taken = any(path.iterdir())
+        folder.path.mkdir(parents=True, exist_ok=True)
+        _check_empty(folder.path)
+        folder.lock()
+        try:
+            _check_empty(folder.path)  # who had it a moment ago may have finished a run in it
+        except BaseException:
+            folder.unlock()
+            raise
     except OSError as error:
-        raise _unwritable(path, error) from error
-    if taken:
+        raise _unwritable(folder.path, error) from error
+
+
+def _check_empty(path: Path) -> None:
+    if any(found.name != LOCK for found in path.iterdir()):
         hint = f"--resume {path}" if (path / "config.json").exists() else "another --run-dir"
         raise ConfigError(
             f"The run folder {path} is not empty, and a new run never writes over what is there. "
             f"Use {hint}, or leave --run-dir out to get a fresh folder."
         )
-    return RunFolder(path)
 
 
-def fresh_path(runs: Path, task: str, seed: int, now: datetime) -> Path:
-    """A path under ``runs`` that does not exist yet: ``20260131-174501-digits-seed0``."""
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", task)
+def _make_fresh(runs: Path, task: str, seed: int, now: datetime) -> Path:
+    """Make a folder under ``runs`` that nobody had: ``20260131-174501-digits-seed0``."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", task)[:LONGEST]
     stem = f"{now:%Y%m%d-%H%M%S}-{safe}-seed{seed}"
-    path, n = runs / stem, 1
-    while path.exists():
-        n += 1
-        path = runs / f"{stem}-{n}"
-    return path
+    for n in itertools.count(1):
+        path = runs / (stem if n == 1 else f"{stem}-{n}")
+        try:
+            runs.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+        except (FileExistsError, FileNotFoundError) as error:  # taken, or an empty parent went
+            if not runs.is_dir() and runs.exists():
+                raise _unwritable(runs, error) from error
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        else:
+            return path
+    raise AssertionError("there is always another number")
 
 
 def find_run(run: str, runs: Path) -> RunFolder:

@@ -10,8 +10,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from qsgd_core.errors import ConfigError
+from qsgd_core.training.folder.folder import LOCK
 from qsgd_lab.compare.executors import Executor
-from qsgd_lab.compare.plan import Plan, RunKey, take_folder
+from qsgd_lab.compare.plan import Plan, RunKey, make_folder, take_folder, unwritable
 from qsgd_lab.compare.runs import Outcome, outcome
 
 logger = logging.getLogger("qsgd_lab")
@@ -24,8 +25,8 @@ def held(home: Path, plan: Plan) -> Iterator[Plan]:
     Raises:
         ConfigError: another process has it, it holds something else, or it cannot be written.
     """
-    found, changed = take_folder(home, plan)
-    lock = FileLock(home / ".lock", timeout=0)
+    make_folder(home)
+    lock = FileLock(home / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:
@@ -33,7 +34,10 @@ def held(home: Path, plan: Plan) -> Iterator[Plan]:
             f"Another process is running the comparison in {home}. Wait for it to end, or start "
             "another comparison with --out."
         ) from None
+    except OSError as error:
+        raise unwritable(home, error) from error
     try:
+        found, changed = take_folder(home, plan)
         if changed:
             logger.warning(
                 "The comparison goes on with other versions, so last bits may differ: %s.",

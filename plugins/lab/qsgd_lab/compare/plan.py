@@ -22,6 +22,7 @@ from qsgd_core.errors import ConfigError
 from qsgd_core.task import Task
 from qsgd_core.task import differences as task_differences
 from qsgd_core.training import TrainConfig
+from qsgd_core.training.folder.folder import LOCK, LONGEST
 from qsgd_lab.stats.pairs import Metric
 
 FORMAT = 1
@@ -154,7 +155,7 @@ class Plan:
 
 def default_folder(plan: Plan, runs: Path) -> Path:
     """Where this comparison is, each time it is asked for: ``runs/compare-digits-1a2b3c4d``."""
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", plan.task)
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", plan.task)[:LONGEST]
     return runs / f"compare-{safe}-{plan.digest()}"
 
 
@@ -192,30 +193,48 @@ def read_plan(folder: Path) -> Plan:
         ) from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of a comparison, or see that it holds nothing else.
+
+    Raises:
+        ConfigError: it holds something else, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    if NAME not in there and there - {LOCK}:
+        raise ConfigError(
+            f"The folder {folder} is not empty and holds no comparison. Choose another one "
+            "with --out, or leave --out out."
+        )
+
+
+def unwritable(folder: Path, error: OSError) -> ConfigError:
+    """What to say of a comparison's folder that cannot be written."""
+    return ConfigError(
+        f"The folder {folder} cannot be written: {error.strerror or error}. Choose another one "
+        "with --out, or set QSGD_RUNS to a folder that can be written."
+    )
+
+
 def take_folder(folder: Path, plan: Plan) -> tuple[Plan, list[str]]:
-    """Make the folder of a new comparison, or find that it holds this one.
+    """Write the plan of a new comparison, or find that the folder holds this one.
+
+    Args:
+        folder: as :func:`make_folder` left it, and no other process's.
+        plan: what is asked for.
 
     Returns:
         The plan to go on with, whose threads are the ones that it was begun with; and what of the
         installation is not as it was then.
 
     Raises:
-        ConfigError: the folder holds something else, or cannot be written.
+        ConfigError: the folder holds another comparison.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        there = {path.name for path in folder.iterdir()}
-    except OSError as error:
-        raise ConfigError(
-            f"The folder {folder} cannot be written: {error.strerror or error}. Choose another one "
-            "with --out, or set QSGD_RUNS to a folder that can be written."
-        ) from error
-    if NAME not in there:
-        if there - {".lock"}:
-            raise ConfigError(
-                f"The folder {folder} is not empty and holds no comparison. Choose another one "
-                "with --out, or leave --out out."
-            )
+    make_folder(folder)
+    if not (folder / NAME).exists():
         write_plan(folder, plan)
         return plan, []
     begun = read_plan(folder)

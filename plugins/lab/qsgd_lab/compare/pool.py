@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
+from qsgd_core.cli.streams import replace_what_cannot_be_shown
 from qsgd_core.errors import ConfigError
 from qsgd_lab.compare.executors import DIED
 from qsgd_lab.compare.plan import RunKey
@@ -102,12 +103,17 @@ def _no_current_folder() -> Iterator[None]:
 def _begin(own: bool) -> None:
     """In a new process: leave Ctrl-C to the training loop, and do not outlive the parent.
 
+    What a task prints goes to stderr, as stdout is the comparison's own.
+
     Args:
         own: whether the parent itself runs without the current folder; else what a script starts
             is not to see the variable.
     """
     if not own:
         os.environ.pop(SAFE_PATH, None)  # noqa: TID251
+    sys.stdout = sys.stderr
+    os.dup2(2, 1)
+    replace_what_cannot_be_shown()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
