@@ -171,8 +171,8 @@ def simulate(
         ledger = Ledger(f"sqlite:///{folder}/ledger.sqlite", clock=clock)
         budget = open_budget(ledger, market.budget, run=RUN)
         ledger.open_run(RUN, backend=device.name, options={})
-        courier = Courier(ledger, device, run=RUN, clock=clock)
-        desk = Desk(ledger, device, courier, run=RUN, clock=clock)
+        courier = Courier(ledger, device, run=RUN, clock=clock, timer=clock)
+        desk = Desk(ledger, device, courier, run=RUN, clock=clock, timer=clock)
         record = Path(folder) / "record.sqlite"
         config = ScheduleConfig(
             run=RUN, budget=budget, total_steps=steps, seed=seed, record=str(record)
@@ -183,6 +183,7 @@ def simulate(
             config,
             tell=events.append,
             clock=clock,
+            timer=clock,
         )
         z: list[Floats] = []
         balances = []

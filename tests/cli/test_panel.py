@@ -85,7 +85,7 @@ def test_a_frozen_budget_is_told():
 
 def test_waiting_for_the_first_result_counts_the_seconds():
     nothing = {"source": None, "measured_at": None, "arrived": 0}
-    panel = SchedulePanel(clock=iter([1000.0, 1042.0]).__next__)
+    panel = SchedulePanel(timer=iter([1000.0, 1042.0]).__next__)
     for event in (STARTED, changed("asked", step=0, **nothing)):
         panel(event)
     console = Console(record=True, width=120, file=io.StringIO())

@@ -45,8 +45,13 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
+        self.set_by = 0.0
 
     def __call__(self) -> float:
+        return self.now + self.set_by
+
+    def timer(self) -> float:
+        """Goes on whatever the wall clock is set to."""
         return self.now
 
     def sleep(self, seconds: float) -> None:
@@ -150,9 +155,18 @@ class Stage:
     def courier(self) -> LocalLine:
         """A new courier, which knows nothing."""
         self.ledger.open_run(self.run, backend="filebox:x", options={})
-        courier = Courier(self.ledger, self.backend, run=self.run, clock=self.clock)
+        courier = Courier(
+            self.ledger, self.backend, run=self.run, clock=self.clock, timer=self.clock.timer
+        )
         self.idle_s = courier.idle_s
-        desk = Desk(self.ledger, self.backend, courier, run=self.run, clock=self.clock)
+        desk = Desk(
+            self.ledger,
+            self.backend,
+            courier,
+            run=self.run,
+            clock=self.clock,
+            timer=self.clock.timer,
+        )
         return LocalLine(desk, courier)
 
     def scheduler(self, policy: Policy | None = None, **config: Any) -> Scheduler:
@@ -164,6 +178,7 @@ class Stage:
             ScheduleConfig(run=self.run, **{"budget": BUDGET, **config}),
             tell=self._tell,
             clock=self.clock,
+            timer=self.clock.timer,
         )
 
     def go(

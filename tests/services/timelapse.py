@@ -104,8 +104,12 @@ class Line:
 
     def _started(self) -> LocalLine:
         backend = entry._look(self._ledger, self._ledger.run(self._run))
-        courier = Courier(self._ledger, backend, run=self._run, clock=self._clock)
-        desk = Desk(self._ledger, backend, courier, run=self._run, clock=self._clock)
+        courier = Courier(
+            self._ledger, backend, run=self._run, clock=self._clock, timer=self._clock
+        )
+        desk = Desk(
+            self._ledger, backend, courier, run=self._run, clock=self._clock, timer=self._clock
+        )
         return LocalLine(desk, courier)
 
 
@@ -199,6 +203,9 @@ def timelapse(
     home.mkdir(parents=True, exist_ok=True)
     patch.setenv("QSGD_HOME", str(home))
     patch.setattr("qsgd_core.schedule.trainer.process.CourierProcess", partial(Line, clock))
-    patch.setattr("qsgd_core.schedule.trainer.scheduler.Scheduler", partial(Scheduler, clock=clock))
+    patch.setattr(
+        "qsgd_core.schedule.trainer.scheduler.Scheduler",
+        partial(Scheduler, clock=clock, timer=clock),
+    )
     patch.setattr("qsgd_core.children.courier.open_backend", lambda run: make(run, clock))
     return clock

@@ -36,7 +36,7 @@ def courier(ledger: Ledger, name: str = "braket:garnet") -> Courier:
     """A new process's, as it were."""
     seconds = itertools.count(1e9, 10.0)
     return Courier(
-        ledger, BraketDevice(name, pause=lambda _: None), run="r", clock=lambda: next(seconds)
+        ledger, BraketDevice(name, pause=lambda _: None), run="r", timer=lambda: next(seconds)
     )
 
 

@@ -32,7 +32,7 @@ POLLS = 4
 @pytest.fixture
 def clock(double: AwsDouble, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
     def make(run: Any, clock: Clock) -> BraketDevice:
-        return BraketDevice(run.pinned or run.backend, clock=clock, pause=clock.sleep)
+        return BraketDevice(run.pinned or run.backend, clock=clock, timer=clock, pause=clock.sleep)
 
     # Between two tries of the client.
     quick = SimpleNamespace(sleep=lambda seconds: None, time=time.time)

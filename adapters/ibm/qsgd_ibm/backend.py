@@ -97,6 +97,7 @@ class IBMBackend(Backend):
         self._device: Any = None
         self._read_at = 0.0
         self._damaged: dict[str, float] = {}
+        self._missing: dict[str, tuple[float, float]] = {}
 
     def resolve(self) -> str:
         """See :meth:`Backend.resolve`; ``ibm:least_busy`` is looked up once and then kept."""
@@ -325,7 +326,10 @@ class IBMBackend(Backend):
         try:
             return connection.job(handle.job_id)
         except BackendGoneError as error:
-            if time.time() - handle.submitted_at > self.capabilities.find_horizon_s:
+            now = self._clock()
+            dated = (max(time.time() - handle.submitted_at, 0.0), now)
+            age_s, then = self._missing.setdefault(handle.job_id, dated)
+            if age_s + now - then > self.capabilities.find_horizon_s:
                 raise
             # Accepted a moment ago and not listed yet.
             raise TransientError(str(error), retryable=True) from error

@@ -36,7 +36,7 @@ def courier(backend: Any, ledger: Ledger) -> Courier:
 
 def serving(ledger: Ledger, ibm: Any) -> Courier:
     seconds = itertools.count(1e9, 10.0)
-    return Courier(ledger, ibm, run="r", clock=lambda: next(seconds))
+    return Courier(ledger, ibm, run="r", timer=lambda: next(seconds))
 
 
 def ask(ledger: Ledger, tag: str, *, budget: str = "b") -> None:

@@ -41,18 +41,25 @@ class SchedulePanel:
     """An observer that is rendered; empty until a scheduler has said something.
 
     Args:
-        clock: seconds since the epoch.
+        clock: seconds since the epoch, for dates.
+        timer: seconds from any origin, never set back, for durations.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
+        self._timer = timer
         self._status: Mapping[str, Any] = {}
         self._config: Mapping[str, Any] = {}
         self._step = 0
         self._began_at = 0
         self._sources: Counter[str] = Counter()
         self._trouble: dict[str, str] = {}
-        self._asked_wall: float | None = None
+        self._asked_at: float | None = None
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -66,8 +73,8 @@ class SchedulePanel:
 
     def _changed(self, event: ScheduleChanged) -> None:
         self._status = event.status
-        if event.what == "asked" and self._asked_wall is None:
-            self._asked_wall = self._clock()
+        if event.what == "asked" and self._asked_at is None:
+            self._asked_at = self._timer()
         for over in ENDS.get(event.what, ()):
             self._trouble.pop(over, None)
         if event.what in TROUBLE:
@@ -131,9 +138,9 @@ class SchedulePanel:
         status = self._status
         source, measured_at = status["source"], status["measured_at"]
         if source is None:
-            if self._asked_wall is None or self._config.get("wait") == "never":
+            if self._asked_at is None or self._config.get("wait") == "never":
                 return "nothing yet"
-            return f"waiting for the first result for {duration(self._clock() - self._asked_wall)}"
+            return f"waiting for the first result for {duration(self._timer() - self._asked_at)}"
         if source in ("measured", "tracked") and measured_at is not None:
             return f"{source}, measured {max(self._step - measured_at, 0):,} steps ago"
         return f"{source}: {NOT_MEASURED[source]}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -23,6 +24,7 @@ from qsgd_core.errors import (
     TransientError,
 )
 from qsgd_core.jobs import JobState, Limit, Quote
+from qsgd_core.schedule.ages import Ages
 from qsgd_core.schedule.failures import may_exist, may_work_later
 from qsgd_core.schedule.ledger.accounts import Cap, say_overrun
 from qsgd_core.schedule.ledger.budgets import DEFAULT, default_budget
@@ -55,7 +57,8 @@ class Courier:
         backend: the service.
         run: whose jobs.
         submit: False to submit nothing, only to recover and collect what there is.
-        clock: seconds since the epoch.
+        clock: seconds since the epoch, for dates.
+        timer: seconds from any origin, never set back, for durations.
     """
 
     def __init__(
@@ -66,18 +69,21 @@ class Courier:
         run: str,
         submit: bool = True,
         clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._backend = backend
         self._run = run
         self._states = [state for state in OPEN if submit or state not in UNSENT]
         self._clock = clock
+        self._timer = timer
+        self._ages = Ages(clock, timer)
         self._next_look: dict[str, float] = {}
         self._wait: dict[str, float] = {}
-        self._next_late = 0.0
+        self._next_late = -math.inf
         self._overruns: set[Cap] = set()
         self.trouble: tuple[float, str] | None = None
-        """Since when service or ledger have not answered, and what was said instead."""
+        """By the timer, since when service or ledger have not answered; what was said instead."""
 
     def round(self) -> bool:
         """One pass over the open jobs that are due. Whether any of them changed its state."""
@@ -88,7 +94,7 @@ class Courier:
             self._note(error, self._run)
             return False
         for job in jobs:
-            if self._clock() < self._next_look.get(job.tag, 0.0):
+            if self._timer() < self._next_look.get(job.tag, -math.inf):
                 continue
             if self._unless_for_a_moment(self._serve, job):
                 changed = True
@@ -104,7 +110,7 @@ class Courier:
             jobs = self._ledger.jobs(run=self._run, states=self._states)
         except TransientError:
             return LEDGER_S
-        due = [self._next_look.get(job.tag, 0.0) - self._clock() for job in jobs]
+        due = [self._next_look.get(job.tag, -math.inf) - self._timer() for job in jobs]
         return max(0.0, min(due, default=POLL_S[1]))
 
     def overruns(self) -> list[str]:
@@ -117,7 +123,7 @@ class Courier:
 
     def _look_later(self, tag: str) -> None:
         wait = self._wait.get(tag, POLL_S[0])
-        self._next_look[tag] = self._clock() + wait
+        self._next_look[tag] = self._timer() + wait
         self._wait[tag] = min(wait * 1.5, POLL_S[1])
 
     def _unless_for_a_moment(self, act: Callable[[Job], bool], job: Job) -> bool:
@@ -135,7 +141,7 @@ class Courier:
 
     def _note(self, error: BackendError, whose: str) -> None:
         logger.warning("%s: %s", whose, error)
-        self.trouble = self.trouble or (self._clock(), str(error))
+        self.trouble = self.trouble or (self._timer(), str(error))
 
     def _serve(self, job: Job) -> bool:
         if job.state == "intent":
@@ -257,7 +263,7 @@ class Courier:
     def _resolve_doubt(self, job: Job) -> bool:
         """The job may or may not exist: adopt it, or refund it once that is known."""
         since = self._ledger.doubt(job.tag)
-        looked_at = self._clock()  # before the look: what the list shows is no newer
+        age = self._ages.of(job.tag, since)  # before the look: what the list shows is no newer
         handles = self._backend.find(job.tag)
         if handles:
             first, *extras = sorted(handles, key=lambda h: (h.submitted_at, h.job_id))
@@ -265,7 +271,7 @@ class Courier:
                 logger.warning("%s: extra job %s is cancelled.", job.tag, extra.job_id)
                 self._ledger.stray(job.tag, extra)
             return self._ledger.submitted(job.tag, first)
-        if looked_at - since <= self._backend.capabilities.find_horizon_s:
+        if age <= self._backend.capabilities.find_horizon_s:
             return False
         if job.error is not None:
             return self._ledger.fail(job.tag, job.error, Amount(0, 0, 0))
@@ -317,13 +323,13 @@ class Courier:
 
     def _look_for_the_late(self) -> bool:
         """What was given back as never made may turn up after the horizon all the same."""
-        now = self._clock()
+        now = self._timer()
         if now < self._next_late:
             return False
         self._next_late = now + POLL_S[1]
         changed = False
         for job in self._ledger.never_found(run=self._run):
-            if now - (job.doubt_since or 0.0) <= LATE_WATCH_S:
+            if self._ages.of(job.tag, job.doubt_since or 0.0) <= LATE_WATCH_S:
                 changed |= self._unless_for_a_moment(self._find_late, job)
         return changed
 

@@ -59,7 +59,8 @@ class Desk:
         backend: the service; asked for quotes and its calibration.
         courier: brings the jobs forward.
         run: the run's id.
-        clock: seconds since the epoch.
+        clock: seconds since the epoch, for dates.
+        timer: seconds from any origin, never set back, for durations.
     """
 
     def __init__(
@@ -70,12 +71,14 @@ class Desk:
         *,
         run: str,
         clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._backend = backend
         self._courier = courier
         self._run = run
         self._clock = clock
+        self._timer = timer
         self._out: list[Frame] = []
         self._open: dict[str, Any] = {}
         self._record: RecordWriter | None = None
@@ -224,7 +227,7 @@ class Desk:
 
     def _tell_trouble(self) -> None:
         trouble = self._courier.trouble
-        lasting = trouble is not None and self._clock() - trouble[0] >= TROUBLE_S
+        lasting = trouble is not None and self._timer() - trouble[0] >= TROUBLE_S
         if lasting and not self._told_of_trouble and trouble is not None:
             self._event("outage", f"{self._backend.name} cannot be reached: {trouble[1]}")
         if trouble is None and self._told_of_trouble:
@@ -240,7 +243,7 @@ class Desk:
     def _again_later(self, retry: Callable[[], None], error: QSGDError) -> None:
         """The service does not answer for the moment."""
         logger.warning("%s", error)
-        self._courier.trouble = self._courier.trouble or (self._clock(), str(error))
+        self._courier.trouble = self._courier.trouble or (self._timer(), str(error))
         self._later.append(retry)
 
     # -- a refresh -------------------------------------------------------------------------
@@ -359,7 +362,7 @@ class Desk:
                 innovation_sq=taught.innovation_sq,
                 nis=None if lesson is None else lesson.nis,
                 alarm=lesson is not None and lesson.alarm,
-                queue_s=max((j.settled_at or 0.0) - (j.submitted_at or 0.0) for j in jobs),
+                queue_s=max(0.0, *((j.settled_at or 0.0) - (j.submitted_at or 0.0) for j in jobs)),
                 cost_usd=paid.usd,
                 qpu_s=paid.qpu_s,
                 shots=paid.shots,

@@ -367,7 +367,7 @@ class Ledger(Runs):
             .limit(most)
         )
         with self._database.read() as db:
-            return [float(seconds) for (seconds,) in db.execute(query) if seconds is not None]
+            return [float(s) for (s,) in db.execute(query) if s is not None and s >= 0]
 
     def _payload(self, tag: str, kind: str) -> bytes:
         where = (payloads.c.tag == tag, payloads.c.kind == kind)

@@ -28,7 +28,7 @@ class Horizon:
         self._plan: _Leg | None = None
 
     def pass_step(self, step: int, now: float) -> None:
-        """A step begins at ``now``, in seconds since the epoch."""
+        """A step begins at ``now``, in seconds of a timer that is never set back."""
         if self._began is None:
             self._began = (step, now)
 

@@ -51,7 +51,7 @@ class Ladder:
         self._per_refresh = per_refresh
         self._sites: tuple[Any, tuple[NDArray[np.intp], ...]] | None = None
 
-    def best(self, work: Workload, *, step: int, now: float, tiles: int) -> Snapshot:
+    def best(self, work: Workload, *, step: int, age_s: float, tiles: int) -> Snapshot:
         """The highest rung that holds: the latest unless it is of other blocks or too old.
 
         Raises:
@@ -59,7 +59,7 @@ class Ladder:
         """
         latest = self.latest
         fits = latest is not None and latest.fits(work)
-        if latest and fits and (self._freeze or not self.is_stale(work, step=step, now=now)):
+        if latest and fits and (self._freeze or not self.is_stale(work, step=step, age_s=age_s)):
             return latest
         if self.nominal is None:
             self.nominal = self._typical(work, tiles)
@@ -69,14 +69,14 @@ class Ladder:
             return Snapshot("random", latest.refresh, latest.measured_at, spread=latest.spread)
         return Snapshot("zero")
 
-    def is_stale(self, work: Workload, *, step: int, now: float) -> bool:
-        """Whether the latest is older than a bound allows."""
+    def is_stale(self, work: Workload, *, step: int, age_s: float) -> bool:
+        """Whether the latest, asked for ``age_s`` seconds ago, is older than a bound allows."""
         bounds, measured = self._bounds, self.measured
         if measured is None:
             return False
         return (
             (bounds.steps is not None and step - measured.step > bounds.steps)
-            or (bounds.seconds is not None and now - measured.wall > bounds.seconds)
+            or (bounds.seconds is not None and age_s > bounds.seconds)
             or (bounds.radians is not None and measured.radians_to(work) > bounds.radians)
         )
 

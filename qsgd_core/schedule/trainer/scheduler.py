@@ -19,6 +19,7 @@ from qsgd_core.circuits import Workload
 from qsgd_core.errors import BackendError, BudgetError, ConfigError
 from qsgd_core.events import Observer, ScheduleChanged
 from qsgd_core.policy import Policy, View
+from qsgd_core.schedule.ages import Ages
 from qsgd_core.schedule.failures import unpack_error
 from qsgd_core.schedule.messages import Frame, workload_values
 from qsgd_core.schedule.money import say
@@ -57,7 +58,8 @@ class Scheduler:
         policy: when to refresh, and what stands in between.
         config: everything else.
         tell: gets a :class:`~qsgd_core.events.ScheduleChanged` whenever something changes.
-        clock: seconds since the epoch.
+        clock: seconds since the epoch, for dates.
+        timer: seconds from any origin, never set back, for durations.
     """
 
     def __init__(
@@ -68,12 +70,15 @@ class Scheduler:
         *,
         tell: Observer,
         clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._line = line
         self._policy = policy
         self._config = config
         self._tell_event = tell
         self._clock = clock
+        self._timer = timer
+        self._ages = Ages(clock, timer)
         self._starts = 0
         self._opened = False
         self._purse: Purse | None = None
@@ -128,7 +133,7 @@ class Scheduler:
         self._listen(0.0)
         if not self._opened:
             self._begin(work, shots)
-        self._horizon.pass_step(step, self._clock())
+        self._horizon.pass_step(step, self._timer())
         ask = self._policy.measures and self._due(work, step, every)
         z, snapshot = self._use(work)
         if ask:
@@ -140,9 +145,14 @@ class Scheduler:
 
     def _use(self, work: Workload) -> tuple[list[NDArray[np.float64]], Snapshot]:
         """⟨observables⟩ of this step by the best snapshot there is."""
-        best = self._ladder.best(work, step=self._step, now=self._clock(), tiles=self._tiles)
+        best = self._ladder.best(work, step=self._step, age_s=self._age_s(), tiles=self._tiles)
         where = self._ladder.where(work, self._tiles)
         return best.expectations(work, where, seed=self._config.seed, step=self._step), best
+
+    def _age_s(self) -> float:
+        """Seconds since the newest result was asked for; 0 before the first."""
+        measured = self._ladder.measured
+        return 0.0 if measured is None else self._ages.of(measured.step, measured.wall)
 
     def _begin(self, work: Workload, shots: int | None) -> None:
         """Meet the courier; unless told never to wait, hear the price before anything else."""
@@ -152,8 +162,8 @@ class Scheduler:
         self._greet()
         if self._config.wait == "never" and not self._policy.waits:
             return
-        until = self._clock() + self._config.first_deadline_s
-        while self._purse is None and self._clock() < until:
+        until = self._timer() + self._config.first_deadline_s
+        while self._purse is None and self._timer() < until:
             self._listen(1.0)
 
     def _due(self, work: Workload, step: int, every: int | None) -> bool:
@@ -170,10 +180,10 @@ class Scheduler:
             every=every,
             asked_at=self._asked_at,
             affordable=purse.affordable(len(self._asks)),
-            last_useful=self._horizon.last_useful(step, self._clock(), purse),
+            last_useful=self._horizon.last_useful(step, self._timer(), purse),
             stride=self._stride,
         )
-        stale = not self._asks and self._ladder.is_stale(work, step=step, now=self._clock())
+        stale = not self._asks and self._ladder.is_stale(work, step=step, age_s=self._age_s())
         if not (self._policy.due(view) or stale):
             return False
         if self._asked_at is None:
@@ -210,7 +220,7 @@ class Scheduler:
             if self._horizon.timed(view.step) < TIMED_STEPS:
                 return False
             left = view.total_steps - view.step
-            left_s = left * (self._horizon.step_s(view.step, self._clock()) or 0.0)
+            left_s = left * (self._horizon.step_s(view.step, self._timer()) or 0.0)
             if queue is not None and queue > left_s:
                 raise ConfigError(
                     f"This run takes about {left_s:,.0f} s more, and a result from "
@@ -250,9 +260,10 @@ class Scheduler:
             "tiles": purse.tiles,
             "per_refresh": per_refresh,
             "turn": self._turn,
-            "planned": self._horizon.planned(self._step, self._clock(), purse),
+            "planned": self._horizon.planned(self._step, self._timer(), purse),
         }
         moment = Moment(self._step, self._clock(), tuple(angles))
+        self._ages.of(moment.step, moment.wall)  # its age is by the timer from here on
         ask = _Ask(Frame("ask", values, [*angles, *used]), moment)
         self._asks[self._step] = ask
         self._asked_at = self._step
@@ -273,14 +284,14 @@ class Scheduler:
         if not self._waits():
             return False
         deadline = float("inf") if self._waits_always else self._config.first_deadline_s
-        began = self._clock()
+        began = self._timer()
         self._standing = True
         try:
-            while step in self._asks and self._clock() < began + deadline:
+            while step in self._asks and self._timer() < began + deadline:
                 self._listen(1.0)
         finally:
             self._standing = False
-        self._horizon.stood(self._clock() - began)
+        self._horizon.stood(self._timer() - began)
         if step in self._asks:
             self._say(
                 "late",
@@ -462,7 +473,7 @@ class Scheduler:
         return {
             "backend": None if purse is None else purse.backend,
             "caps": [] if purse is None else [dict(cap) for cap in purse.caps],
-            "planned": self._horizon.planned(self._step, self._clock(), purse),
+            "planned": self._horizon.planned(self._step, self._timer(), purse),
             "asked": len(self._learned) + len(self._asks),
             "arrived": self._answers,
             "in_flight": len(self._asks),
@@ -529,9 +540,9 @@ class Scheduler:
     def _end(self) -> None:
         self._line.rest(0.0)  # a courier that could not go on is tried once more: this is the end
         self._line.send(Frame("finish", {"step": self._step}))
-        until = time.monotonic() + FINISH_S
+        until = self._timer() + FINISH_S
         try:
-            while self._finished is None and time.monotonic() < until:
+            while self._finished is None and self._timer() < until:
                 frames = self._line.receive(0.5)
                 if self._line.starts != self._starts:
                     self._greet()

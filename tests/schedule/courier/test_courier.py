@@ -34,8 +34,13 @@ PRICE = 1_000 + 2 * 16
 class Clock:
     def __init__(self) -> None:
         self.now = 1_000_000.0
+        self.set_by = 0.0
 
     def __call__(self) -> float:
+        return self.now + self.set_by
+
+    def timer(self) -> float:
+        """Goes on whatever the wall clock is set to."""
         return self.now
 
     def sleep(self, seconds: float) -> None:
@@ -71,7 +76,14 @@ class Scene:
         self.restart()
 
     def restart(self, **arguments) -> None:
-        self.courier = Courier(self.ledger, self.backend, run="r", clock=self.clock, **arguments)
+        self.courier = Courier(
+            self.ledger,
+            self.backend,
+            run="r",
+            clock=self.clock,
+            timer=self.clock.timer,
+            **arguments,
+        )
 
     def ask(self, tag: str = "t", *, budget: str = "b", run: str = "r") -> None:
         self.ledger.add_intent(
@@ -266,6 +278,50 @@ def test_nothing_is_refunded_before_the_horizon_counted_from_the_end_of_the_call
         scene.clock.now += 1
     scene.go()
     assert (scene.job().state, scene.account) == ("refunded", (0, 0, 0))
+
+
+@pytest.mark.parametrize("set_by", [-600.0, 600.0])
+def test_a_wall_clock_that_is_set_meanwhile_moves_no_horizon(scene, set_by):
+    scene.have(horizon_s=40, faults={"dropped": [0]})
+    scene.ask()
+    scene.until("submitting")
+    scene.courier.round()
+    began, scene.clock.set_by = scene.clock.now, set_by
+    while scene.job().state == "submitting":
+        scene.clock.now += 1
+        scene.courier.round()
+    assert scene.job().state == "refunded"
+    assert 40 < scene.clock.now - began <= 40 + POLL_S[1]
+
+
+def test_a_doubt_that_another_process_dates_in_the_future_is_as_old_as_it_has_been_seen(scene):
+    """The clock was set back while no courier ran."""
+    scene.have(horizon_s=40, faults={"dropped": [0]})
+    scene.ask()
+    scene.until("submitting")
+    scene.courier.round()
+    scene.clock.set_by = -600.0
+    scene.restart()
+    scene.courier.round()
+    began = scene.clock.now
+    while scene.job().state == "submitting":
+        scene.clock.now += 1
+        scene.courier.round()
+    assert 40 < scene.clock.now - began <= 40 + POLL_S[1]
+
+
+@pytest.mark.parametrize("set_by", [-600.0, 600.0])
+def test_a_wall_clock_that_is_set_meanwhile_puts_off_no_look(scene, set_by):
+    scene.have(run_s=20)
+    scene.ask()
+    scene.until("submitted")
+    scene.courier.round()
+    began, scene.clock.set_by = scene.clock.now, set_by
+    scene.backend.vendor.clock = scene.clock.timer  # the vendor's clock is another
+    assert scene.courier.idle_s() <= POLL_S[1]
+    scene.go(60)
+    assert scene.job().state == "settled"
+    assert scene.clock.now - began <= 20 + POLL_S[1]
 
 
 def test_a_look_that_takes_long_counts_from_its_beginning(scene, monkeypatch):

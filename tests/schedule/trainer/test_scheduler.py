@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stage import BUDGET, PRICE, ROWS, SHOTS, KilledError, Stage, work_at
+from stage import BUDGET, MOST_S, PRICE, ROWS, SHOTS, KilledError, Stage, work_at
 
 from qsgd_core.builtin.policies import Hold, Sync, Tracked, TwinOnly
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
@@ -339,6 +339,35 @@ def test_a_first_result_that_does_not_come_is_waited_for_until_the_deadline_and_
     assert 65 <= sources.index("tracked") <= 110
     (late,) = stage.said("late")
     assert late.startswith("No result after 30 s")
+
+
+@pytest.mark.parametrize("set_by", [-600.0, 600.0])
+def test_a_wall_clock_that_is_set_meanwhile_changes_no_wait(stage, monkeypatch, set_by):
+    stage.have(run_s=100)
+    stage.vendor.clock = stage.clock.timer  # the vendor's clock is another
+    scheduler = stage.scheduler(wait="first", first_deadline_s=30.0)
+    began, receive = stage.clock.now, stage.line.receive
+
+    def set_meanwhile(timeout_s: float = 0.0) -> list[Frame]:
+        if stage.clock.now >= began + 10:
+            stage.clock.set_by = set_by
+        return receive(timeout_s)
+
+    monkeypatch.setattr(stage.line, "receive", set_meanwhile)
+    assert stage.go(scheduler, range(1), every=1000) == ["nominal"]
+    assert stage.clock.set_by == set_by
+    assert 30 <= stage.clock.now - began <= 30 + 2 * MOST_S
+
+
+@pytest.mark.parametrize("set_by", [-600.0, 600.0])
+def test_a_result_grows_as_old_as_it_would_without_the_wall_clock_being_set(stage, set_by):
+    stage.ledger.create_budget("one", {"micro_usd": PRICE})
+    scheduler = stage.scheduler(Hold(), max_age=Staleness(seconds=10.5), budget="one")
+    assert stage.go(scheduler, range(5))[-1] == "measured"
+    stage.clock.set_by = set_by
+    sources = stage.go(scheduler, range(5, 20))
+    assert sources[:3] == ["measured"] * 3
+    assert "measured" not in sources[8:]
 
 
 def test_a_late_result_still_teaches_and_does_not_replace_a_newer_one(stage):

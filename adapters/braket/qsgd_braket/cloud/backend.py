@@ -65,7 +65,8 @@ class BraketDevice(Backend):
     Args:
         name: ``braket:<device>`` or an ARN.
         options: validated options; None for the defaults.
-        clock: seconds since the epoch.
+        clock: seconds since the epoch, for dates.
+        timer: seconds from any origin, never set back, for durations.
         pause: waits so many seconds between reads of S3.
     """
 
@@ -75,6 +76,7 @@ class BraketDevice(Backend):
         options: DeviceOptions | None = None,
         *,
         clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.name = name
@@ -82,6 +84,8 @@ class BraketDevice(Backend):
         horizon_s = self._options.find_horizon_s
         self.capabilities = Capabilities(noisy=True, paid=True, find_horizon_s=horizon_s)
         self._clock = clock
+        self._timer = timer
+        self._ended: dict[str, tuple[float, float]] = {}
         self._aws = Regions(name, self._options.region, pause=pause)
         self._known: Device | None = None
 
@@ -338,7 +342,12 @@ class BraketDevice(Backend):
 
     def _just_ended(self, task: dict[str, Any]) -> bool:
         ended = _seconds(task.get("endedAt"))
-        return ended is None or self._clock() - ended < RESULT_LAG_S
+        if ended is None:
+            return True
+        now = self._timer()
+        dated = (max(self._clock() - ended, 0.0), now)
+        age_s, then = self._ended.setdefault(str(task["quantumTaskArn"]), dated)
+        return age_s + now - then < RESULT_LAG_S
 
     def _missing(self, object_: Missing, task: dict[str, Any], handle: str) -> BackendError:
         where = f"s3://{object_.bucket}/{object_.key}"
