@@ -208,7 +208,7 @@ def test_a_killed_writer_leaves_a_file_that_reads_as_a_beginning_of_the_run(
     path = tmp_path / "record.sqlite"
     script = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_record
 from pathlib import Path
 from qsgd_core.schedule.record.writer import RecordWriter
