@@ -45,8 +45,10 @@ class Built:
         train_loader: an iterable of batches, walked once per epoch; a DataLoader that shuffles
             by torch's global generator or by a ``generator`` of its own can be resumed in
             mid-epoch to the bit.
-        evaluate: model -> {metric: value}; every name in :attr:`Task.metrics` must be there. Called
-            in eval mode and without gradients.
+        evaluate: model -> {metric: value}; every name in :attr:`Task.metrics` must be there, and
+            further ones may be. A run's own columns are epoch, step, train_loss and effect_size:
+            what has one of these names is called task_… in the run. Called in eval mode and without
+            gradients.
     """
 
     model: torch.nn.Module

@@ -12,7 +12,7 @@ from qsgd_core.training.config import TrainConfig, total_steps
 from qsgd_core.training.loop import rng
 from qsgd_core.training.loop.meter import EpochMeter
 from qsgd_core.training.loop.rate import planned
-from qsgd_core.training.loop.session import Parts
+from qsgd_core.training.loop.session import Parts, check_metrics
 from qsgd_core.training.loop.stepping import Stepper
 from qsgd_core.training.optimizer import make_optimizer
 
@@ -35,6 +35,7 @@ def assemble(
     Raises:
         ConfigError: something asked for cannot be done.
     """
+    check_metrics(task)
     rng.seed_all(config.seed)
     built = task.build(config.seed)
     config = planned(config, built.train_loader)

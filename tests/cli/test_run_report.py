@@ -327,6 +327,21 @@ def test_a_simulators_run_says_what_applies(capsys, monkeypatch, tmp_path):
     assert not (tmp_path / "ledger.sqlite").exists()
 
 
+def test_a_run_that_diverged_is_reported_in_every_form(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    script = Path(__file__).parents[1] / "scripts" / "noisy_task.py"
+    line = ["train", f"{script}:make_task", "--optimizer", "sgd", "--lr", "1e38"]
+    assert main([*line, "--run-dir", "run"]) == 0
+    capsys.readouterr()
+    assert main(["report", "run"]) == 0
+    assert "train loss not finite" in " ".join(capsys.readouterr().out.split())
+    assert main(["report", "run", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert data["metrics"]["train_loss"] is None
+    assert main(["report", "run", "--html", "--markdown"]) == 0
+    assert "train loss not finite" in (tmp_path / "run" / "report.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -29,8 +29,10 @@ def summary():
         [ROW | {"effect_size": 0.0}],
         [{"epoch": 1, "step": 5, "train_loss": 0.9, "effect_size": 0.004}],
         [ROW | {"train_loss": float("nan"), "loss": None}],
+        [ROW, ROW | {"effect_size": float("inf"), "accuracy": None, "loss": float("inf")}],
+        [dict.fromkeys(ROW) | {"epoch": 1}],
     ],
-    ids=["one epoch", "two epochs", "no term", "no metrics", "diverged"],
+    ids=["one epoch", "two epochs", "no term", "no metrics", "diverged", "infinite", "nothing"],
 )
 def test_a_png_is_drawn_for_every_kind_of_run_without_warnings(tmp_path, summary, rows, recwarn):
     others_imported_it = "matplotlib.pyplot" in sys.modules

@@ -378,3 +378,47 @@ def test_what_runs_beside_the_loop_is_ended_even_if_training_fails(
     with pytest.raises(TypeError):
         train(task, config, run_dir=tmp_path / "fails")
     assert closed == [True, False]
+
+
+# --- metrics -------------------------------------------------------------------------------------
+
+
+def evaluating(extra, metrics=("accuracy", "loss")):
+    """The noisy task, whose evaluate() returns ``extra`` too."""
+    task = noisy()
+    build = task.build
+
+    def more(seed):
+        built = build(seed)
+        return replace(built, evaluate=lambda m: {**built.evaluate(m), **extra})
+
+    task.build, task.metrics = more, metrics
+    return task
+
+
+def test_numbers_with_the_names_of_the_runs_own_columns_are_kept_apart(tmp_path, caplog):
+    own = {"train_loss": 123.0, "step": 7.0, "epoch": 1.5, "effect_size": 0.9, "train loss": 5.0}
+    train(noisy(), CONFIG, run_dir=tmp_path / "plain")
+    train(evaluating({**own, "task_step": 8.0}), CONFIG, run_dir=tmp_path / "more")
+    rows, more = (
+        [json.loads(x) for x in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("plain", "more")
+    )
+    for row, other in zip(rows, more, strict=True):
+        assert other.items() >= row.items()
+        assert (other["task_step"], other["task_task_step"]) == (8.0, 7.0)
+        assert (other["task_train_loss"], other["task_train loss"]) == (123.0, 5.0)
+    (warning,) = [r.message for r in caplog.records if "the run's own columns" in r.message]
+    assert "train_loss is task_train_loss" in warning
+
+
+def test_a_promised_metric_with_the_name_of_a_column_is_refused_before_the_run(tmp_path):
+    with pytest.raises(ConfigError, match=r"train_loss.*task_train_loss"):
+        train(evaluating({}, ("train_loss",)), CONFIG, run_dir=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [None, torch.ones(3), "much"])
+def test_a_metric_that_is_no_number_is_named(tmp_path, value):
+    with pytest.raises(ConfigError, match="for 'ratio', which is no number"):
+        train(evaluating({"ratio": value}), CONFIG, run_dir=tmp_path / "run")

@@ -160,3 +160,17 @@ def test_a_damaged_plan_is_an_error_that_names_the_file(folder, capfd):
     code, out, errors = said(capfd, folder, "--html")
     assert (code, out) == (2, "")
     assert "plan.json cannot be read" in errors
+
+
+def test_a_comparison_in_which_every_run_diverged_has_every_form(tmp_path, monkeypatch, capfd):
+    source = toy.write(tmp_path, breaks="nan")
+    script = Path(source.rpartition(":")[0])
+    script.write_text(script.read_text().replace('"nan" and in_sine()', '"nan"'))
+    monkeypatch.setattr("qsgd_lab.compare.executors.make_executor", made.here)
+    line = ["compare", source, "--arms", "adamw,sine@0.5", "--seeds", "2", "--out"]
+    assert main([*line, str(tmp_path / "c")]) == 0
+    assert said(capfd, tmp_path / "c")[0] == 0
+    code, out, _ = said(capfd, tmp_path / "c", "--json", "--html", "--markdown")
+    assert code == 0
+    assert json.loads(out, parse_constant=pytest.fail)["arms"]["adamw"]["loss"]["mean"] is None
+    assert "diverged" in (tmp_path / "c" / "report.md").read_text()

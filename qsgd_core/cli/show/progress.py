@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from qsgd_core.cli.show.panel import SchedulePanel
+from qsgd_core.cli.show.words import number, percent
 from qsgd_core.events import (
     BatchTrained,
     EpochEnded,
@@ -101,14 +102,14 @@ class ProgressBar:
             return
         if now - self._read_at >= READ_S:
             self._read_at = now
-            self._figures["loss"] = f"{float(event.loss):.3f}"
+            self._figures["loss"] = number(float(event.loss), ".3f")
             if self._effect is not None:
                 self._figures["effect"] = percent(float(self._effect))
         self._show(event.step, event.epoch)
 
     def _epoch(self, event: EpochEnded) -> None:
         row = event.metrics
-        self._figures["loss"] = f"{row['train_loss']:.3f}"
+        self._figures["loss"] = number(row["train_loss"], ".3f")
         if "accuracy" in row:
             self._figures["accuracy"] = percent(row["accuracy"])
         if row["effect_size"]:
@@ -127,9 +128,3 @@ class ProgressBar:
 
     def _line(self) -> str:
         return "  ".join(f"{name} {value}" for name, value in self._figures.items())
-
-
-def percent(share: float) -> str:
-    """``0.0046`` as ``0.46 %``: two significant digits below 1 %, one decimal above."""
-    value = 100 * share
-    return f"{value:.1f} %" if abs(value) >= 1 else f"{value:.2g} %"

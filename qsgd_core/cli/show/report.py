@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qsgd_core.cli.show.bars import bar, budget_bar
-from qsgd_core.cli.show.words import dollars, duration
+from qsgd_core.cli.show.words import dollars, duration, number, percent
 from qsgd_core.schedule.money import say
 from qsgd_core.schedule.record.history import Point, Spread
 from qsgd_core.training.folder.report import Hardware, Money, Report
@@ -84,11 +84,11 @@ def about(found: Report) -> list[tuple[str, str]]:
     shown = {k: v for k, v in found.metrics.items() if k not in ("epoch", "step", "effect_size")}
     if shown:
         rows.append(
-            ("metrics", ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in shown.items()))
+            ("metrics", ", ".join(f"{k.replace('_', ' ')} {number(v)}" for k, v in shown.items()))
         )
     if found.effect_size is not None:
         mean, most = found.effect_size["mean"], found.effect_size["max"]
-        rows.append(("effect size", f"{100 * mean:.2g} % on average, {100 * most:.2g} % at most"))
+        rows.append(("effect size", f"{percent(mean)} on average, {percent(most)} at most"))
     used = [f"{name} {100 * share:.3g} %" for name, share in found.sources.items() if share]
     rows.append(("sources of s", ", ".join(used) or "none: no step had a term"))
     if found.hardware is None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qsgd_core.cli.show.progress import percent
+from qsgd_core.cli.show.words import number, percent
 from qsgd_core.training.folder.summary import Summary
 from qsgd_core.training.loop.rate import describe
 from qsgd_core.training.plan import Plan
@@ -30,7 +30,7 @@ def print_summary(summary: Summary) -> None:
     rows = [("task", f"{summary.task}, seed {summary.seed}")]
     for name, value in summary.metrics.items():
         if name not in ("epoch", "step", "effect_size"):
-            shown = percent(value) if name == "accuracy" else f"{value:.4g}"
+            shown = percent(value) if name == "accuracy" else number(value)
             rows.append((name.replace("_", " "), shown))
     rows += [
         ("trained", f"{summary.epochs} epochs, {summary.steps} steps in {summary.wall_s:.1f} s"),

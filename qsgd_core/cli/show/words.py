@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
+
+def number(value: float | None, form: str = ".4g") -> str:
+    """``value`` by ``form``; ``not finite`` for NaN, infinities and the null of a JSON file."""
+    if value is None or not math.isfinite(value):
+        return "not finite"
+    return format(value, form)
+
+
+def percent(share: float | None) -> str:
+    """``0.0046`` as ``0.46 %``: two significant digits below 1 %, one decimal above."""
+    if share is None or not math.isfinite(share):
+        return number(share)
+    value = 100 * share
+    return f"{value:.1f} %" if abs(value) >= 1 else f"{value:.2g} %"
+
 
 def dollars(amount: float) -> str:
     """``$12.34``; below ten cents two digits, however small: ``$0.0084``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -65,9 +66,10 @@ def draw(path: Path, rows: Rows, summary: Summary) -> Path | None:
 
 
 def _draw_accuracy(axes: Axes, epochs: list[int], rows: Rows) -> None:
-    percent = [100 * value for value in _column(rows, "accuracy")]
+    accuracy = _column(rows, "accuracy")
+    percent = [100 * value for value in accuracy]
     axes.set_ylabel("accuracy (%)")
-    _line(axes, epochs, percent, ACCURACY, f"{percent[-1]:.1f} %")
+    _line(axes, epochs, percent, ACCURACY, _last(accuracy[-1], "{:.1f} %"))
 
 
 def _draw_loss(axes: Axes, epochs: list[int], rows: Rows) -> None:
@@ -90,7 +92,7 @@ def _draw_effect(axes: Axes, epochs: list[int], rows: Rows) -> None:
         axes.set_yticks([])
         return
     axes.set_yscale("log")
-    _line(axes, epochs, effect, EFFECT, f"{100 * effect[-1]:.2g} % of the base step")
+    _line(axes, epochs, effect, EFFECT, _last(effect[-1], "{:.2g} % of the base step"))
     axes.axhline(1.0, color=TRAIN, linewidth=1, linestyle="--")
     axes.set_ylim(min(positive) / 5, max(4.0, 4 * max(positive)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
@@ -119,6 +121,10 @@ def _line(axes: Axes, epochs: list[int], values: list[float], color: str, last: 
     )
 
 
+def _last(share: float, form: str) -> str:
+    return form.format(100 * share) if math.isfinite(share) else ""
+
+
 def _title(summary: Summary) -> str:
     term = (
         f"{summary.perturbation} on {summary.backend}, λ = {summary.quantum_weight:g}, "
@@ -128,4 +134,6 @@ def _title(summary: Summary) -> str:
 
 
 def _column(rows: Rows, name: str) -> list[float]:
-    return [float("nan") if row.get(name) is None else float(row[name]) for row in rows]
+    """Values of the epochs; NaN, at which a line breaks off, for what is not finite."""
+    found = [math.nan if row.get(name) is None else float(row[name]) for row in rows]
+    return [value if math.isfinite(value) else math.nan for value in found]

@@ -27,6 +27,9 @@ Status: TypeAlias = Literal["finished", "interrupted"]
 
 logger = logging.getLogger("qsgd_core")
 
+COLUMNS = ("epoch", "step", "train_loss", "effect_size")
+"""What a line of metrics.jsonl says of the run itself, beside the task's metrics."""
+
 _END = object()
 
 
@@ -74,6 +77,7 @@ class Session:
         self._elapsed_before = 0.0
         self._began = time.perf_counter()
         self._diverged = False
+        self._renamed = False
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up a run where ``checkpoint`` left it.
@@ -251,7 +255,24 @@ class Session:
             "train_loss": parts.meter.loss.mean,
             "effect_size": parts.meter.effect.mean,
         }
-        return row | _checked(parts.task, metrics)
+        return row | self._kept_apart(_checked(parts.task, metrics))
+
+    def _kept_apart(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """A task's numbers under names that are not the run's own.
+
+        Not refused: the first of them are seen when an epoch has been trained and paid for.
+        """
+        names = {name: _free_name(name, metrics) for name in metrics}
+        taken = [f"{name} is {free}" for name, free in names.items() if name != free]
+        if taken and not self._renamed:
+            self._renamed = True
+            message = (
+                f"What evaluate() of task {self._parts.task.name!r} returns has names of the run's "
+                f"own columns ({', '.join(COLUMNS)}), so in this run {', '.join(taken)}."
+            )
+            logger.warning(message)
+            self._parts.tell(Warned(self.position.step, message=message))
+        return {names[name]: value for name, value in metrics.items()}
 
     def _warn_if_diverged(self, row: Row) -> None:
         if self._diverged or math.isfinite(row["train_loss"]):
@@ -270,19 +291,59 @@ class Session:
         return limit is not None and self.position.step >= limit
 
 
+def check_metrics(task: Task) -> None:
+    """Raise unless the metrics that ``task`` promises can stand beside the run's own numbers.
+
+    Raises:
+        ConfigError: with the names that cannot.
+    """
+    if taken := [name for name in task.metrics if _is_column(name)]:
+        raise ConfigError(
+            f"Task {task.name!r} promises the metrics {', '.join(taken)}, which are columns of the "
+            f"run's own ({', '.join(COLUMNS)}). Give them other names, such as task_{taken[0]}, in "
+            "Task.metrics and in what evaluate() returns."
+        )
+
+
 def _checked(task: Task, metrics: Mapping[str, float]) -> dict[str, float]:
     """The task's metrics as plain numbers.
 
     Raises:
-        ConfigError: one that the task promises is not there.
+        ConfigError: one that the task promises is not there, or one that is no number.
     """
+    if not isinstance(metrics, Mapping):
+        raise ConfigError(
+            f"evaluate() of task {task.name!r} returned {metrics!r:.80}, not names and numbers. "
+            'Return a dict such as {"loss": 0.5}.'
+        )
     if missing := [name for name in task.metrics if name not in metrics]:
         raise ConfigError(
             f"Task {task.name!r} promises the metrics {', '.join(task.metrics)}, but its evaluate "
             f"did not return {', '.join(missing)}. Return them, or list in Task.metrics what it "
             "returns."
         )
-    return {name: float(value) for name, value in metrics.items()}
+    found = {}
+    for name, value in metrics.items():
+        try:
+            found[str(name)] = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:  # torch's, of many elements
+            raise ConfigError(
+                f"evaluate() of task {task.name!r} returned {value!r:.80} for {name!r}, which is "
+                "no number. Return a float, or leave it out."
+            ) from error
+    return found
+
+
+def _is_column(name: str) -> bool:
+    """Whether loggers, which show blanks for underscores, would take it for the run's own."""
+    return name.replace(" ", "_") in COLUMNS
+
+
+def _free_name(name: str, beside: Mapping[str, float]) -> str:
+    free = name
+    while _is_column(free) or (free != name and free in beside):
+        free = f"task_{free}"
+    return free
 
 
 def _first_line(error: Exception) -> str:
