@@ -65,7 +65,10 @@ def _serve(ledger: Ledger, name: str, parent: Parent, *, once: bool) -> None:
                 parent.tell(frame)
             if changed and once:
                 continue
-            if once or not parent.wait(courier.idle_s()):
+            if once:
+                courier.require_none_stuck()
+                return
+            if not parent.wait(courier.idle_s()):
                 return
     except QSGDError as error:
         logger.error("%s", error)

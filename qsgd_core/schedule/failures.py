@@ -38,3 +38,9 @@ def may_work_later(error: QSGDError) -> bool:
     return isinstance(error, BackendError) and (
         error.retryable or isinstance(error, TransientError | JobNotDoneError)
     )
+
+
+def say_error(error: Exception) -> str:
+    """An error as a sentence: ours say it themselves, of any other the class says the most."""
+    text = str(error) if isinstance(error, QSGDError) else f"{type(error).__name__}: {error}"
+    return text if text.endswith(".") else f"{text}."

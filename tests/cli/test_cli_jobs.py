@@ -178,6 +178,26 @@ def test_what_was_sent_to_a_device_that_is_gone_by_now_is_collected(
     assert ledger.run("old").error is None
 
 
+@pytest.mark.parametrize("command", [("resume",), ("wait",), ("cancel", "lost")])
+def test_a_job_that_the_vendor_no_longer_has_is_over(
+    capsys, left_behind, ledger, tmp_path, command
+):
+    tag = left_behind("lost", "submitted")
+    left_behind("whole", "submitted")
+    (tmp_path / "vendor/jobs" / f"{ledger.job(tag).handle.job_id}.json").unlink()
+    states = {r["run"]: r["state"] for r in run_json(capsys, *command)}
+    assert states["lost"] == "failed"
+    assert states.get("whole", "settled") == "settled"
+    assert "no longer has job" in str(ledger.job(tag).error)
+
+
+def test_wait_goes_on_with_the_other_runs_when_one_cannot_go_on(capsys, left_behind, ledger):
+    left_behind("locked", "submitted", bad_key=True)
+    tag = left_behind("whole", "submitted", run_s=1)
+    assert main(["jobs", "wait"]) == AuthError.exit_code
+    assert ledger.job(tag).state == "settled"
+
+
 def test_resume_leaves_a_run_with_a_courier_of_its_own_alone(capsys, left_behind, ledger):
     tag = left_behind("live", "submitted")
     script = (

@@ -185,24 +185,32 @@ def _open(ledger: Ledger, run: str | None) -> list[Job]:
 
 
 def _serve(ledger: Ledger, run: str | None, *, deadline: float | None) -> None:
-    """Run a courier for each run with open jobs until there are none, or time is over."""
+    """Run a courier for each run with open jobs until there are none, or time is over.
+
+    Raises:
+        QSGDError: what the first courier stopped with that could not go on, after the others.
+    """
     from qsgd_core.schedule.trainer.process import CourierProcess
 
     couriers: dict[str, CourierProcess] = {}
+    stopped: dict[str, QSGDError] = {}
     with ExitStack() as stack:
-        while pending := {job.run for job in _open(ledger, run)}:
+        while pending := {job.run for job in _open(ledger, run)} - stopped.keys():
             for name in sorted(pending):
                 if name not in couriers:
                     _forget_error(ledger, name)
                     couriers[name] = CourierProcess(ledger.url, name, log=_log(name))
                     stack.callback(couriers[name].stop)
                 if (error := ledger.run(name).error) is not None:
-                    raise error
+                    stopped[name] = error
+                    continue
                 couriers[name].nudge()
                 left = POLL_S if deadline is None else deadline - time.monotonic()
                 if left <= 0:
                     return
                 couriers[name].wait(min(left, POLL_S) / len(pending))
+    for error in stopped.values():
+        raise error
 
 
 def _look_once(ledger: Ledger, runs: Iterable[str]) -> QSGDError | None:

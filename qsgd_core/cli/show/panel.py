@@ -33,6 +33,7 @@ TROUBLE = {
     "partial": "partial",
     "recalibrated": "recalibrated",
     "stopped": "courier",
+    "stuck": "one job",
 }
 """What stays on the panel until it is over, and what it is called there."""
 

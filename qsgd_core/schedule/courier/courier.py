@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from qsgd_core.backend import Backend
 from qsgd_core.errors import (
+    AuthError,
     BackendError,
     BudgetError,
     JobFailedError,
@@ -25,7 +26,7 @@ from qsgd_core.errors import (
 )
 from qsgd_core.jobs import JobState, Limit, Quote
 from qsgd_core.schedule.ages import Ages
-from qsgd_core.schedule.failures import may_exist, may_work_later
+from qsgd_core.schedule.failures import may_exist, may_work_later, say_error
 from qsgd_core.schedule.ledger.accounts import Cap, say_overrun
 from qsgd_core.schedule.ledger.budgets import DEFAULT, default_budget
 from qsgd_core.schedule.ledger.ledger import OPEN, UNSENT, Ledger
@@ -50,7 +51,9 @@ class Courier:
     """Serves the jobs of one run on one backend. One at a time: see :meth:`Ledger.serve`.
 
     What the backend raises for a moment is tried again later. What it raises for good before a job
-    exists ends that job; after that it ends the round and the job stays open: it is paid for.
+    exists ends that job; after that the job stays open, for it is paid for, and is looked at again
+    later. The others go on meanwhile: a round raises only when no open job of the run can be
+    served any more. A job that neither its own name nor its tag finds at the vendor has ended.
 
     Args:
         ledger: the mailbox.
@@ -82,11 +85,17 @@ class Courier:
         self._wait: dict[str, float] = {}
         self._next_late = -math.inf
         self._overruns: set[Cap] = set()
+        self._stuck: dict[str, Exception] = {}
+        self._told_stuck: set[str] = set()
         self.trouble: tuple[float, str] | None = None
         """By the timer, since when service or ledger have not answered; what was said instead."""
 
     def round(self) -> bool:
-        """One pass over the open jobs that are due. Whether any of them changed its state."""
+        """One pass over the open jobs that are due. Whether any of them changed its state.
+
+        Raises:
+            Exception: what the first of them met with, if all open jobs are stuck.
+        """
         try:
             changed = self._look_for_the_late()
             jobs = self._ledger.jobs(run=self._run, states=self._states)
@@ -102,7 +111,24 @@ class Courier:
                 self._wait.pop(job.tag, None)
             else:
                 self._look_later(job.tag)
+        if jobs and all(job.tag in self._stuck for job in jobs):
+            self.require_none_stuck()
         return changed
+
+    def require_none_stuck(self) -> None:
+        """Raise what the first job met with that could not be served, if there is one."""
+        for error in self._stuck.values():
+            raise error
+
+    def newly_stuck(self) -> list[str]:
+        """What stops single jobs while the others go on, in words, each job once."""
+        new = {tag: error for tag, error in self._stuck.items() if tag not in self._told_stuck}
+        self._told_stuck |= set(new)
+        return [
+            f"Job {tag} cannot be brought forward: {say_error(error)} The run's other jobs go on; "
+            "this one is tried again."
+            for tag, error in new.items()
+        ]
 
     def idle_s(self) -> float:
         """How long until there is something to look at, unless a new intent arrives."""
@@ -127,17 +153,53 @@ class Courier:
         self._wait[tag] = min(wait * 1.5, POLL_S[1])
 
     def _unless_for_a_moment(self, act: Callable[[Job], bool], job: Job) -> bool:
-        """What ``act`` returns; False, with a line in the log, if it may work later."""
+        """What ``act`` returns; False, with a line in the log, if it raised."""
         try:
             done = act(job)
-        except BackendError as error:
-            if not may_work_later(error):
-                raise
-            self._note(error, job.tag)
+        except Exception as error:  # a plugin's or an SDK's, of one job: the others go on
+            if isinstance(error, BackendError) and may_work_later(error):
+                self._note(error, job.tag)
+            elif self._is_gone(job, error):
+                return self._give_up(job, error)
+            else:
+                logger.warning("%s", job.tag, exc_info=error)
+                self._stuck[job.tag] = error
             return False
+        self._stuck.pop(job.tag, None)
         if job.state not in MAYBE_SILENT:
             self.trouble = None
         return done
+
+    def _is_gone(self, job: Job, error: Exception) -> bool:
+        """Whether the vendor, which ``error`` says fails for this job, no longer lists it either.
+
+        A job of the last moments may not be listed yet; a list that cannot be had says nothing.
+        """
+        if job.handle is None or job.state == "stored" or isinstance(error, AuthError):
+            return False
+        age = self._ages.of(job.tag, job.handle.submitted_at)
+        try:
+            listed = self._backend.find(job.tag)
+        except Exception as unlisted:  # noqa: BLE001  a plugin's or an SDK's
+            logger.warning("%s: %r; nor can it be looked for: %r", job.tag, error, unlisted)
+            return False
+        there = {handle.job_id for handle in listed}
+        return job.handle.job_id not in there and age > self._backend.capabilities.find_horizon_s
+
+    def _give_up(self, job: Job, error: Exception) -> bool:
+        """The vendor has lost the job. What it cost is not known: the hold is booked."""
+        self._stuck.pop(job.tag, None)
+        assert job.handle is not None  # noqa: S101 - _is_gone saw to it
+        gone = JobFailedError(
+            f"{job.backend!r} no longer has job {job.handle.job_id}, asked for at step {job.step} "
+            f"({say_error(error)}) What it cost is not known: what was held for it is booked.",
+            handle=job.handle.to_json(),
+            may_have_spent=True,
+        )
+        logger.warning("%s: %s", job.tag, gone)
+        if job.state == "stray":
+            return self._ledger.settle_stray(job.tag, Amount())
+        return self._ledger.fail(job.tag, gone, Amount())
 
     def _note(self, error: BackendError, whose: str) -> None:
         logger.warning("%s: %s", whose, error)
@@ -280,7 +342,7 @@ class Courier:
     def _collect(self, job: Job) -> bool:
         assert job.handle is not None  # noqa: S101 - a submitted job has one
         if job.cancel_asked is not None:
-            self._backend.cancel(job.handle)
+            self._cancel(job)
         status = self._backend.status(job.handle)
         if not status.state.final:
             return False
@@ -315,11 +377,19 @@ class Courier:
 
     def _cancel_stray(self, job: Job) -> bool:
         assert job.handle is not None  # noqa: S101 - that is how it became known
-        self._backend.cancel(job.handle)
+        self._cancel(job)
         status = self._backend.status(job.handle)
         if not status.state.final:
             return False
         return self._ledger.settle_stray(job.tag, Amount.from_cost(status.billed))
+
+    def _cancel(self, job: Job) -> None:
+        """Ask for it; a job that the service will not cancel can be collected all the same."""
+        assert job.handle is not None  # noqa: S101 - that is how it became known
+        try:
+            self._backend.cancel(job.handle)
+        except Exception as error:  # noqa: BLE001  a plugin's or an SDK's; the status tells the rest
+            logger.warning("%s: not cancelled: %s", job.tag, say_error(error))
 
     def _look_for_the_late(self) -> bool:
         """What was given back as never made may turn up after the horizon all the same."""

@@ -192,6 +192,8 @@ class Desk:
         if changed:
             for message in self._courier.overruns():
                 self._event("overrun", message)
+        for message in self._courier.newly_stuck():
+            self._event("stuck", message)
         self._tell_trouble()
         if self._finishing:
             self._finish()

@@ -537,6 +537,101 @@ def test_no_access_while_a_job_is_out_stops_the_courier_and_keeps_the_job(scene,
     assert scene.job().state == "settled"
 
 
+def lose(scene, tag: str = "t") -> None:
+    """The vendor no longer has the job."""
+    job_id = scene.job(tag).handle.job_id
+    (scene.folder / "vendor" / "jobs" / f"{job_id}.json").unlink()
+
+
+@pytest.mark.parametrize("error", [BackendError("No such job."), KeyError("state"), None])
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_job_that_the_vendor_no_longer_has_ends_and_the_others_are_collected(
+    scene, monkeypatch, error, asked
+):
+    """Whatever the adapter makes of it: filebox itself raises FileNotFoundError."""
+    scene.have(run_s=10, horizon_s=5)
+    for tag in ("t", "u", "v"):
+        scene.ask(tag)
+    while scene.job("v").state != "submitted":
+        scene.courier.round()
+    lose(scene)
+    if asked:
+        scene.ledger.cancel("t")
+    real, lost = scene.backend.status, scene.job().handle.job_id
+    if error is not None:
+
+        def status(handle):
+            if handle.job_id == lost:
+                raise error
+            return real(handle)
+
+        monkeypatch.setattr(scene.backend, "status", status)
+    scene.go()
+    assert [scene.job(tag).state for tag in ("t", "u", "v")] == ["failed", "settled", "settled"]
+    assert f"no longer has job {lost}" in str(scene.job().error)
+    assert scene.account == (0, 3 * PRICE, 0)  # the hold: nobody knows what it cost
+
+
+def test_a_job_that_is_not_listed_yet_is_not_given_up(scene, monkeypatch):
+    scene.have(run_s=10, lag_s=40, horizon_s=60)
+    scene.ask()
+    scene.until("submitted")
+    began, real = scene.clock.now, scene.backend.status
+
+    def status(handle):
+        if scene.clock.now < began + 40:
+            raise BackendError("No such job.")
+        return real(handle)
+
+    monkeypatch.setattr(scene.backend, "status", status)
+    for _ in range(50):
+        try:
+            scene.courier.round()
+        except BackendError:
+            assert scene.job().state == "submitted"
+        scene.clock.now += 2
+    assert scene.job().state == "settled"
+
+
+@pytest.mark.parametrize("method", ["status", "fetch"])
+@pytest.mark.parametrize("error", [AuthError("Not yours."), ValueError("<html>"), KeyError("id")])
+def test_one_job_that_cannot_be_served_does_not_stop_the_others(scene, monkeypatch, method, error):
+    """When nothing else is left to be done, the courier says so."""
+    for tag in ("t", "u", "v"):
+        scene.ask(tag)
+    real = getattr(scene.backend, method)
+
+    def fails(handle):
+        if handle.tag == "t":
+            raise error
+        return real(handle)
+
+    monkeypatch.setattr(scene.backend, method, fails)
+    with pytest.raises(type(error)):
+        scene.go()
+    assert [scene.job(tag).state for tag in ("t", "u", "v")] == ["submitted", "settled", "settled"]
+    (said,) = scene.courier.newly_stuck()
+    assert said.startswith("Job t cannot be brought forward: ")
+    monkeypatch.undo()
+    scene.restart()
+    scene.go()
+    assert scene.account == (0, 3 * PRICE, 0)
+
+
+def test_a_job_that_cannot_be_cancelled_is_collected(scene, monkeypatch):
+    scene.have(run_s=10)
+    scene.ask()
+    scene.until("submitted")
+    scene.ledger.cancel("t")
+
+    def refuse(handle):
+        raise BackendError("409: it is running.")
+
+    monkeypatch.setattr(scene.backend, "cancel", refuse)
+    scene.go()
+    assert scene.job().state == "settled"
+
+
 @pytest.mark.parametrize("method", ["quote", "status", "fetch", "find"])
 def test_a_network_that_fails_for_a_moment_costs_time_only(scene, monkeypatch, method):
     scene.have(run_s=1, faults={"lost": [0]}, lag_s=1, horizon_s=100)
