@@ -149,7 +149,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     runner = opt._term.source.paid
     assert runner is not None
     delays = list(runner.state()["delays"])
-    opt.qsgd_close(finished=True)
+    opt.close(finished=True)
     share = scheduler.report(args.twin_every)
     return {
         "scheduler": share,

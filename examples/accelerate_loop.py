@@ -29,5 +29,5 @@ for _ in range(10):
             opt.zero_grad()
 qsgd_opt = opt.optimizer  # accelerate's wrapper keeps the QSGD that was given to it here
 stats = qsgd_opt.qsgd_stats()
-qsgd_opt.qsgd_close()
+qsgd_opt.close()
 accelerator.print(f"loss {loss:.3f}; the term was {stats.effect_size_mean:.2%} of the AdamW step")

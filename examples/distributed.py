@@ -131,7 +131,7 @@ def main() -> None:
     whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
     weights = get_model_state_dict(model, options=whole)
     stats = opt.qsgd_stats()
-    opt.qsgd_close(finished=True)
+    opt.close(finished=True)
     if rank() == 0:
         if args.weights is not None:
             torch.save(weights, args.weights)

@@ -195,15 +195,42 @@ class Result:
         return [_expectations(p, b) for p, b in zip(self.parts, work.batches, strict=True)]
 
 
+ROUNDING = 1e-5
+"""By so much may an expectation value leave [-1, 1]: state vectors come in float32 too."""
+
+
 def _expectations(part: Part, batch: CircuitBatch) -> NDArray[np.float64]:
-    if isinstance(part, Expectations):
-        expected: tuple[int, ...] = (batch.n_rows, len(batch.observables))
-        found: tuple[int, ...] = part.values.shape
-        values: NDArray[np.float64] | None = part.values
-    else:
-        expected = (batch.n_rows, part.values.shape[1], batch.circuit.n_qubits)
-        found = part.values.shape
-        values = None if found != expected else part.expectations(batch.observables)
-    if found != expected or values is None:
-        raise ResultCorruptError(f"A batch of shape {expected} got a result of shape {found}.")
-    return values
+    """⟨observables⟩ of a part that fits ``batch`` and holds possible values; else raise."""
+    import numpy as np
+
+    if not isinstance(part, (Bits, Expectations)):
+        raise ResultCorruptError(f"A batch got a {type(part).__name__}, not Bits or Expectations.")
+    values = np.asarray(part.values)
+    n_rows, bits = batch.n_rows, isinstance(part, Bits)
+    shape = (n_rows, batch.circuit.n_qubits) if bits else (n_rows, len(batch.observables))
+    found = values.shape[:1] + values.shape[2:] if bits and values.ndim == 3 else values.shape
+    if found != shape:
+        wanted = f"({n_rows}, shots, {shape[1]})" if bits else f"{shape}"
+        raise ResultCorruptError(f"A batch of shape {wanted} got a result of shape {values.shape}.")
+    if values.dtype.kind not in ("biuf" if not bits else "biu"):
+        raise ResultCorruptError(f"A batch got values of dtype {values.dtype}.")
+    if not bits:
+        return _in_range(values.astype(np.float64, copy=False))
+    if not values.size and n_rows:
+        raise ResultCorruptError(f"A batch of shape {(n_rows, 'shots', shape[1])} got no shots.")
+    if values.dtype.kind != "b" and values.size and (values.max() > 1 or values.min() < 0):
+        wrong = values[(values != 0) & (values != 1)].flat[0]
+        raise ResultCorruptError(f"A measured bit is {wrong}, and 0 and 1 are possible.")
+    return Bits(values.astype(np.uint8, copy=False)).expectations(batch.observables)
+
+
+def _in_range(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    import numpy as np
+
+    wrong = ~(np.abs(z) <= 1 + ROUNDING)
+    if wrong.any():
+        row, column = (int(k) for k in np.argwhere(wrong)[0])
+        raise ResultCorruptError(
+            f"Expectation value {column} of row {row} is {z[row, column]}, outside [-1, 1]."
+        )
+    return z

@@ -71,11 +71,11 @@ class ClassicalPerturbation(ABC):
     """A modulation that no circuit is needed for: a control, or a rule of one's own.
 
     Attributes:
-        match: name of the perturbation whose modulation is handed over as ``reference``; None
-            when none is needed.
+        match: perturbation, by name or itself, whose modulation is handed over as ``reference``;
+            None when none is needed.
     """
 
-    match: str | None = None
+    match: str | Perturbation | None = None
 
     @abstractmethod
     def modulation(

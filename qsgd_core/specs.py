@@ -7,11 +7,35 @@ when somebody names the thing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
+
+
+class Spec:
+    """What every kind of spec has. A new kind is a subclass here and a hook of its own.
+
+    Attributes:
+        hook: the hook that registers it.
+        noun: what people call one of these.
+    """
+
+    hook: ClassVar[str]
+    noun: ClassVar[str]
+    factory: str
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """The names it claims; globs too."""
+        name: str = vars(self)["name"]
+        return (name,)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Names that can be typed, or look like one that can."""
+        return self.claims
 
 
 @dataclass(frozen=True)
-class BackendSpec:
+class BackendSpec(Spec):
     """A family of simulators or backends under one prefix.
 
     Attributes:
@@ -29,6 +53,9 @@ class BackendSpec:
         examples: names to show for families that are open-ended.
     """
 
+    hook: ClassVar[str] = "qsgd_register_backends"
+    noun: ClassVar[str] = "backend"
+
     prefix: str
     kind: Literal["simulator", "backend"]
     factory: str
@@ -40,9 +67,20 @@ class BackendSpec:
     paid: bool = False
     examples: tuple[str, ...] = ()
 
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """Names, patterns and the prefix."""
+        return (*self.names, *self.patterns, self.prefix)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Names, patterns, devices under the prefix, and examples."""
+        devices = (f"{self.prefix}:{device}" for device in self.devices)
+        return (*self.names, *self.patterns, *devices, *self.examples)
+
 
 @dataclass(frozen=True)
-class PerturbationSpec:
+class PerturbationSpec(Spec):
     """A perturbation by name.
 
     Attributes:
@@ -54,6 +92,9 @@ class PerturbationSpec:
         summary: one line for listings.
     """
 
+    hook: ClassVar[str] = "qsgd_register_perturbations"
+    noun: ClassVar[str] = "perturbation"
+
     name: str
     factory: str
     options: str | None = None
@@ -62,8 +103,11 @@ class PerturbationSpec:
 
 
 @dataclass(frozen=True)
-class PolicySpec:
+class PolicySpec(Spec):
     """A refresh policy of the shot-budget scheduler by name; ``factory(options)``."""
+
+    hook: ClassVar[str] = "qsgd_register_policies"
+    noun: ClassVar[str] = "policy"
 
     name: str
     factory: str
@@ -72,28 +116,48 @@ class PolicySpec:
 
 
 @dataclass(frozen=True)
-class ObserverSpec:
+class ObserverSpec(Spec):
     """Something that is told of events, when named; ``factory(run_dir)`` -> ``(event) -> None``.
 
     ``run_dir`` is a :class:`pathlib.Path` or None when there is no run folder.
     """
 
+    hook: ClassVar[str] = "qsgd_register_observers"
+    noun: ClassVar[str] = "observer"
+
     name: str
     factory: str
     summary: str = ""
 
 
 @dataclass(frozen=True)
-class TaskSpec:
+class TaskSpec(Spec):
     """A task by name; ``factory()`` returns a Task."""
 
+    hook: ClassVar[str] = "qsgd_register_tasks"
+    noun: ClassVar[str] = "task"
+
     name: str
     factory: str
     summary: str = ""
 
 
 @dataclass(frozen=True)
-class ReportSpec:
+class CommandSpec(Spec):
+    """A subcommand of ``qsgd``; ``factory`` names a function with typer annotations, or a
+    :class:`typer.Typer` with several.
+    """
+
+    hook: ClassVar[str] = "qsgd_register_commands"
+    noun: ClassVar[str] = "command"
+
+    name: str
+    factory: str
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class ReportSpec(Spec):
     """What ``qsgd report`` says of one kind of folder; ``factory(folder, form)`` -> text.
 
     ``folder`` is a :class:`pathlib.Path`; ``form`` is ``text`` (for a terminal), ``json`` (one
@@ -106,18 +170,10 @@ class ReportSpec:
         marker: name of the file by which such a folder is known, e.g. ``plan.json``.
     """
 
+    hook: ClassVar[str] = "qsgd_register_reports"
+    noun: ClassVar[str] = "report"
+
     name: str
     factory: str
     marker: str
-    summary: str = ""
-
-
-@dataclass(frozen=True)
-class CommandSpec:
-    """A subcommand of ``qsgd``; ``factory`` names a function with typer annotations, or a
-    :class:`typer.Typer` with several.
-    """
-
-    name: str
-    factory: str
     summary: str = ""

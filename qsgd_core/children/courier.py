@@ -15,7 +15,7 @@ import sys
 
 from qsgd_core.backend import Backend
 from qsgd_core.errors import BackendError, BackendGoneError, ConfigError, QSGDError
-from qsgd_core.plugins.isolate import describe
+from qsgd_core.isolate import describe
 from qsgd_core.plugins.registry import default_registry
 from qsgd_core.schedule.courier.courier import Courier
 from qsgd_core.schedule.courier.desk import Desk

@@ -16,8 +16,8 @@ from typing import Any
 from qsgd_core.backend import Backend
 from qsgd_core.circuits import Workload
 from qsgd_core.errors import BackendError, ConfigError, QSGDError
+from qsgd_core.isolate import describe
 from qsgd_core.jobs import NoiseSnapshot
-from qsgd_core.plugins.isolate import describe
 from qsgd_core.plugins.registry import default_registry
 from qsgd_core.schedule.failures import pack_error
 from qsgd_core.schedule.forecast.survey import JobQuote, Survey, expected_errors

@@ -18,7 +18,7 @@ from qsgd_core.builtin.plugin import qsgd_register_commands
 from qsgd_core.cli.options import Debug
 from qsgd_core.cli.streams import unfailing_streams
 from qsgd_core.errors import ConfigError, PluginLoadError, QSGDError
-from qsgd_core.plugins.isolate import blame
+from qsgd_core.isolate import blame
 from qsgd_core.plugins.naming import choose_named
 from qsgd_core.plugins.registry import Registry, default_registry
 from qsgd_core.settings import load_settings

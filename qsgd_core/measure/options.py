@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from qsgd_core.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field
 
 Wait: TypeAlias = Literal["never", "first", "always"]
 """Whether a step waits for a result: never, for the run's first, or for each that it asks for."""
@@ -43,24 +40,3 @@ class ScheduleOptions(BaseModel):
     blocks_per_refresh: int | None = Field(
         None, ge=1, description="Blocks that one refresh measures, in turns; None: all."
     )
-
-
-def read_options(given: Mapping[str, Any] | None) -> ScheduleOptions:
-    """The options, validated.
-
-    Raises:
-        ConfigError: an option that does not exist or a value it cannot have.
-    """
-    try:
-        options = ScheduleOptions(**(given or {}))
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        known = ", ".join(ScheduleOptions.model_fields)
-        raise ConfigError(
-            f"Schedule option {name}={first['input']!r} cannot be used: {first['msg']}. There "
-            f"are {known}."
-        ) from None
-    if isinstance(options.tiles, int) and options.tiles < 1:
-        raise ConfigError(f"tiles must be 'auto' or at least 1, not {options.tiles}.")
-    return options

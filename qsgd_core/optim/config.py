@@ -5,84 +5,32 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, TypeAlias
 
+from pydantic import BeforeValidator
+from typing_extensions import TypedDict
+
+from qsgd_core.backend import Backend, Simulator
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import Observer
-from qsgd_core.measure.counts import Count, check_count
-from qsgd_core.measure.options import Wait
+from qsgd_core.measure.counts import Count, as_integer
+from qsgd_core.measure.options import ScheduleOptions, Wait
+from qsgd_core.optim.arguments import checked, count, of_type, options, path, text
+from qsgd_core.perturbation import ClassicalPerturbation, Perturbation
+from qsgd_core.plugins.options import check_options
+from qsgd_core.policy import Policy
 
 Scope: TypeAlias = Literal["tensor", "model", "all"]
 Inject: TypeAlias = Literal["update", "gradient"]
 Normalize: TypeAlias = Literal["update"] | None
+Options: TypeAlias = Mapping[str, Any] | None
 Weight: TypeAlias = float | Callable[[int], float]
 
 GROUP_KEYS = ("quantum_weight", "n_qubits", "scope", "inject", "normalize")
 """Settings that each parameter group may override; they travel in ``state_dict()``."""
 
 logger = logging.getLogger("qsgd_core")
-
-
-@dataclass(frozen=True)
-class TermConfig:
-    """The arguments of :class:`~qsgd_core.QSGD` and :func:`~qsgd_core.attach` about the term.
-
-    ``record`` is where the run's record goes; None: one under QSGD_HOME for a paid run. ``replay``
-    is the record of a run that this one repeats.
-
-    Raises:
-        ConfigError: a value out of range, with the value and what to give instead.
-    """
-
-    quantum_weight: Weight = 0.5
-    n_qubits: int = 4
-    depth: int = 2
-    perturbation: str = "sine"
-    perturbation_options: Mapping[str, Any] | None = None
-    backend: str | None = None
-    backend_options: Mapping[str, Any] | None = None
-    shots: Count | None = None
-    scope: Scope = "tensor"
-    inject: Inject = "update"
-    normalize: Normalize = None
-    every: Count | None = None
-    policy: str | None = None
-    wait: Wait | None = None
-    budget: str | None = None
-    total_steps: int | None = None
-    run: str | None = None
-    schedule: Mapping[str, Any] | None = None
-    record: str | None = None
-    replay: str | None = None
-    seed: int = 0
-    observers: Sequence[str | Observer] | None = None
-
-    def __post_init__(self) -> None:
-        if not callable(self.quantum_weight):
-            check_weight(self.quantum_weight)
-        if not callable(self.shots) and self.shots is not None:
-            check_count("shots", self.shots)
-        if not callable(self.every) and self.every is not None:
-            check_count("every", self.every)
-        if self.total_steps is not None:
-            check_count("total_steps", self.total_steps)
-        _one_of("wait", self.wait, (None, "never", "first", "always"))
-        check_count("depth", self.depth)
-        check_group(self.group_defaults(step=0))
-        if not isinstance(self.seed, int):
-            raise ConfigError(f"seed must be an integer, not {self.seed!r}.")
-
-    def group_defaults(self, *, step: int) -> dict[str, Any]:
-        """Values for the groups that do not bring their own."""
-        weight = self.quantum_weight
-        return {
-            "quantum_weight": check_weight(weight(step) if callable(weight) else weight),
-            "n_qubits": self.n_qubits,
-            "scope": self.scope,
-            "inject": self.inject,
-            "normalize": self.normalize,
-        }
 
 
 def check_weight(value: object) -> float:
@@ -99,20 +47,190 @@ def check_weight(value: object) -> float:
     return number
 
 
-def check_group(group: Mapping[str, Any]) -> None:
-    """Raise unless the term's settings of one parameter group make sense together."""
-    check_weight(group["quantum_weight"])
-    check_count("n_qubits", group["n_qubits"])
-    _one_of("scope", group["scope"], ("tensor", "model", "all"))
-    _one_of("inject", group["inject"], ("update", "gradient"))
-    _one_of("normalize", group["normalize"], (None, "update"))
-    if group["inject"] == "gradient" and group["normalize"] is not None:
+def _weight(value: object) -> object:
+    return value if callable(value) else check_weight(value)
+
+
+def _budget(value: object) -> object:
+    if value is not None and (not isinstance(value, str) or not value.strip()):
+        raise ConfigError(f"budget must be an amount such as 600s, $25 or 1e6shots, not {value!r}.")
+    return value
+
+
+def _observers(value: object) -> object:
+    if isinstance(value, str) or callable(value):
+        raise ConfigError(f"observers must be a list of names or functions: observers=[{value!r}].")
+    return value
+
+
+class TermSettings(TypedDict, total=False):
+    """The arguments of the term that a run's configuration keeps.
+
+    Wherever the name of a plugin's is taken, an object is too: a perturbation, a simulator or a
+    policy of one's own needs no distribution.
+
+    Attributes:
+        quantum_weight: λ ≥ 0, a number or a function of the step.
+        n_qubits: coordinates, and qubits, of a block.
+        depth: layers of the circuit, for perturbations that have layers.
+        perturbation: what s is: a name, see ``qsgd perturbations``, or a
+            :class:`~qsgd_core.Perturbation` or :class:`~qsgd_core.ClassicalPerturbation`, which
+            then has its depth and options in itself.
+        perturbation_options: its options.
+        backend: where circuits run: a name, see ``qsgd backends``, or a
+            :class:`~qsgd_core.Simulator`. None: QSGD_BACKEND, else ``exact``.
+        backend_options: its options. None: QSGD_BACKEND_OPTIONS if the backend is not named.
+        shots: per circuit, a number or a function of the step. None: QSGD_SHOTS, else the
+            backend's own default.
+        scope: ``tensor`` (first n coordinates of each tensor), ``model`` (first n of the named
+            parameters), ``all`` (every tensor in blocks of n).
+        inject: ``update`` adds the term to the step, ``gradient`` to what the optimizer reads.
+        normalize: ``update`` rescales the term, per tensor, so that λ is its RMS relative to the
+            base step.
+        every: on a simulator, measure every k-th step and hold s in between; None: every step. On
+            a paid backend, refresh every k-th step; None: as often as ``budget`` allows, evenly
+            over ``total_steps``.
+        policy: when a paid backend is asked, and what s is in between: ``tracked`` (a model of the
+            device that every result corrects), ``hold`` (the last result), ``twin`` (the model
+            alone, free of charge), ``sync`` (hold, and wait for each), a plugin's, or a
+            :class:`~qsgd_core.Policy`. None: QSGD_POLICY, else ``tracked``.
+        wait: for no result (``never``), for the first (``first``) or for each (``always``). None:
+            QSGD_WAIT, else ``first``.
+        budget: what a paid backend may cost: ``600s`` of QPU time, ``$25``, ``1e6shots``, or the
+            name of a budget on the ledger. None: the ledger's default budget.
+        run: id of the run on the ledger; the same id finds what was measured before. None: a new
+            one, kept in the optimizer's state.
+        schedule: further options of the scheduler: see
+            :class:`~qsgd_core.measure.options.ScheduleOptions`.
+        replay: the record of a run to repeat, step by step, without its backend.
+        seed: of everything random in the term. None: 0; where several optimizers are made before
+            one of them steps (generator and critic), each further one gets a seed of its own, by
+            the order in which they are made.
+    """
+
+    quantum_weight: Annotated[Weight, BeforeValidator(_weight)]
+    n_qubits: Annotated[int, count("n_qubits")]
+    depth: Annotated[int, count("depth")]
+    perturbation: Annotated[
+        str | Perturbation | ClassicalPerturbation,
+        of_type("perturbation", str, Perturbation, ClassicalPerturbation),
+    ]
+    perturbation_options: Annotated[Options, options("perturbation_options")]
+    backend: Annotated[
+        str | Simulator | Backend | None, of_type("backend", str, Simulator, Backend)
+    ]
+    backend_options: Annotated[Options, options("backend_options")]
+    shots: Annotated[Count | None, count("shots")]
+    scope: Scope
+    inject: Inject
+    normalize: Normalize
+    every: Annotated[Count | None, count("every")]
+    policy: Annotated[str | Policy | None, of_type("policy", str, Policy)]
+    wait: Wait | None
+    budget: Annotated[str | None, BeforeValidator(_budget)]
+    run: Annotated[str | None, text("run")]
+    schedule: Annotated[Options, options("schedule")]
+    replay: Annotated[str | None, path("replay")]
+    seed: Annotated[
+        int | None, BeforeValidator(lambda v: v if v is None else as_integer("seed", v))
+    ]
+
+
+class TermArguments(TermSettings, total=False):
+    """The arguments of :class:`~qsgd_core.QSGD` and :func:`~qsgd_core.attach` about the term.
+
+    Those of :class:`TermSettings`, and what only a loop of one's own has to say.
+
+    Attributes:
+        total_steps: optimizer steps of the whole run; a paid backend's refreshes are spread over
+            them, and none is asked for that could not arrive before the last.
+        record: the run's record, a SQLite file, written by a paid run as it goes and by any other
+            at ``state_dict()`` and ``close()``. None: under QSGD_HOME for a paid run, else none.
+        observers: names or functions that are told of events. None: QSGD_OBSERVERS.
+    """
+
+    total_steps: Annotated[int | None, count("total_steps")]
+    record: Annotated[str | None, path("record")]
+    observers: Annotated[Sequence[str | Observer] | None, BeforeValidator(_observers)]
+
+
+@dataclass(frozen=True)
+class TermConfig:
+    """The arguments of the term, checked: see :class:`TermArguments`, with their defaults.
+
+    Raises:
+        ConfigError: a value out of range, with the value and what to give instead.
+    """
+
+    quantum_weight: Weight = 0.5
+    n_qubits: int = 4
+    depth: int = 2
+    perturbation: str | Perturbation | ClassicalPerturbation = "sine"
+    perturbation_options: Options = None
+    backend: str | Simulator | Backend | None = None
+    backend_options: Options = None
+    shots: Count | None = None
+    scope: Scope = "tensor"
+    inject: Inject = "update"
+    normalize: Normalize = None
+    every: Count | None = None
+    policy: str | Policy | None = None
+    wait: Wait | None = None
+    budget: str | None = None
+    total_steps: int | None = None
+    run: str | None = None
+    schedule: Options = None
+    record: str | None = None
+    replay: str | None = None
+    seed: int | None = None
+    observers: Sequence[str | Observer] | None = None
+
+    def __post_init__(self) -> None:
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in checked(TermArguments, given).items():
+            object.__setattr__(self, name, value)
+        check_group(self.group_defaults(step=0))
+
+    def group_defaults(self, *, step: int) -> dict[str, Any]:
+        """Values for the groups that do not bring their own."""
+        weight = self.quantum_weight
+        return {
+            "quantum_weight": check_weight(weight(step) if callable(weight) else weight),
+            "n_qubits": self.n_qubits,
+            "scope": self.scope,
+            "inject": self.inject,
+            "normalize": self.normalize,
+        }
+
+
+def read_options(given: Options) -> ScheduleOptions:
+    """The options of the scheduler, validated.
+
+    Raises:
+        ConfigError: an option that does not exist or a value it cannot have.
+    """
+    options = check_options("The schedule", ScheduleOptions, given)
+    assert isinstance(options, ScheduleOptions)  # noqa: S101 - it is made by that model
+    if isinstance(options.tiles, int) and options.tiles < 1:
+        raise ConfigError(f"tiles must be 'auto' or at least 1, not {options.tiles}.")
+    return options
+
+
+class _GroupSettings(TypedDict):
+    quantum_weight: Any
+    n_qubits: Annotated[int, count("n_qubits")]
+    scope: Scope
+    inject: Inject
+    normalize: Normalize
+
+
+def check_group(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The term's settings of one parameter group; raise unless they make sense together."""
+    check_weight(group["quantum_weight"])  # a tensor may stay one
+    settings = checked(_GroupSettings, {name: group[name] for name in GROUP_KEYS})
+    if settings["inject"] == "gradient" and settings["normalize"] is not None:
         raise ConfigError(
             'normalize="update" rescales the term to the base step, which inject="gradient" does '
             'not know before it is taken. Use inject="update", or leave normalize out.'
         )
-
-
-def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} must be {' or '.join(repr(a) for a in allowed)}, not {value!r}.")
+    return settings

@@ -26,6 +26,7 @@ class Record:
     effect: list[float] | None = None
     run: str | None = None
     schedule: dict[str, Any] | None = None
+    place: int | None = None
     origin: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 

@@ -47,6 +47,7 @@ from qsgd_core.optim.term.gradient_route import GradientRoute
 from qsgd_core.optim.term.rounding import Rounding
 from qsgd_core.optim.term.shadow import SHADOW_EVERY, shadow_step
 from qsgd_core.plugins.registry import Registry, default_registry
+from qsgd_core.seeds import RunSeed
 
 if TYPE_CHECKING:
     from qsgd_core.schedule.forecast.forecast import Forecast
@@ -91,8 +92,10 @@ class Attachment:
         self._recording = None
         if config.record is not None and Ranks().is_lead:
             self._recording = Recording(Path(config.record))
+        params = (id(p) for group in optimizer.param_groups for p in group["params"])
+        self._seed = RunSeed(config.seed, params)
         self.source, self.origin = build_source(
-            config, registry, recording=self._recording, replay=self.replay
+            config, registry, seed=self._seed, recording=self._recording, replay=self.replay
         )
         self._groups = Groups(optimizer, config, named_parameters=named_parameters, resumed=resumed)
         self._layout = Layout(optimizer, self._groups, paid=self.source.paid is not None)
@@ -227,6 +230,7 @@ class Attachment:
         if self._current is not None and self._current.route is not None:
             self._current.route.abandon()
         self._current, self._open = None, True
+        self._seed.waits = False
         if not self._groups.complete:
             self.adopt_groups()
         active = self._groups.active(self._record.steps)
@@ -332,6 +336,7 @@ class Attachment:
     def record_json(self) -> str:
         """The engine's counters as one line of JSON. Synchronises the device."""
         self._record.effect = self._effect.to_record()
+        self._record.place = self._seed.place
         if self.source.paid is not None:
             self._record.run = self.source.paid.run_id
             self._record.schedule = self.source.paid.state()
@@ -340,6 +345,8 @@ class Attachment:
     def load_record(self, text: str) -> None:
         """Go on from :meth:`record_json`."""
         self._record = Record.go_on(text, self._record.origin)
+        if self._record.place is not None:
+            self._seed.place = self._record.place
         if self._recording is not None:
             self._recording.rewind(self._record.steps)
         if self.source.paid is not None and self._record.run:

@@ -10,9 +10,9 @@ import torch
 
 from qsgd_core.circuits import Workload
 from qsgd_core.errors import ConfigError
+from qsgd_core.isolate import name_of
 from qsgd_core.measure.counts import Count, at_step
-from qsgd_core.measure.options import read_options
-from qsgd_core.optim.config import TermConfig
+from qsgd_core.optim.config import TermConfig, read_options
 from qsgd_core.optim.coordinates.groups import Groups
 from qsgd_core.optim.coordinates.selection import Bucket, select
 from qsgd_core.perturbation import Perturbation
@@ -24,6 +24,7 @@ from qsgd_core.schedule.ledger.accounts import Cap
 from qsgd_core.schedule.ledger.budgets import DEFAULT_LIMITS, read_amounts
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.packing.turns import MAX_BLOCKS, require_affordable_size, rotation, take
+from qsgd_core.settings import Settings
 
 
 def foresee(groups: Groups, config: TermConfig, *, registry: Registry) -> Forecast:
@@ -45,7 +46,8 @@ def foresee(groups: Groups, config: TermConfig, *, registry: Registry) -> Foreca
     ledger = _existing_ledger(settings.ledger_url())
     if config.budget is not None:
         _named_caps(ledger, config.budget)
-    backend = config.backend or settings.backend
+    asked_backend = config.backend or settings.backend
+    backend = name_of(asked_backend)
     from_environment = config.backend is None and config.backend_options is None
     options = settings.backend_options if from_environment else config.backend_options
     perturbation = registry.make_perturbation(
@@ -55,8 +57,8 @@ def foresee(groups: Groups, config: TermConfig, *, registry: Registry) -> Foreca
     shots = None if asked is None else at_step(asked, 0, "shots")
     blocks, wanted = _count_blocks(groups), _refreshes(config.every, steps)
     every = None if callable(config.every) else config.every
-    if registry.resolve_backend(backend).spec.kind == "simulator":
-        simulator = registry.make_backend(backend, options)
+    if registry.resolve_backend(asked_backend).spec.kind == "simulator":
+        simulator = registry.make_backend(asked_backend, options)
         if isinstance(perturbation, Perturbation):
             shots = simulator.capabilities.default_shots if shots is None else shots
             work = _refresh(groups, perturbation, most=1)
@@ -69,12 +71,13 @@ def foresee(groups: Groups, config: TermConfig, *, registry: Registry) -> Foreca
         )
     if not isinstance(perturbation, Perturbation):
         raise ConfigError(
-            f"Perturbation {config.perturbation!r} uses no circuit, so backend {backend!r} would "
-            f"be paid for nothing. Use perturbation={perturbation.match or 'sine'!r}."
+            f"Perturbation {name_of(config.perturbation)!r} uses no circuit, so backend "
+            f"{backend!r} would be paid for nothing. Use "
+            f"perturbation={name_of(perturbation.match or 'sine')!r}."
         )
     policy = config.policy or settings.policy
     if not registry.make_policy(policy).measures:
-        why = f"policy {policy!r} measures nothing"
+        why = f"policy {name_of(policy)!r} measures nothing"
         return free(backend, steps=steps, wanted=0, every=None, blocks=blocks, shots=0, why=why)
     schedule = read_options(config.schedule)
     work = _refresh(groups, perturbation, most=MAX_BLOCKS)
@@ -106,6 +109,11 @@ def foresee(groups: Groups, config: TermConfig, *, registry: Registry) -> Foreca
         wanted=wanted,
         queue=Queue.of(waits),
     )
+
+
+def check_budget(budget: str, settings: Settings) -> None:
+    """Raise ConfigError unless ``budget`` is an amount or the name of a budget on the ledger."""
+    _named_caps(_existing_ledger(settings.ledger_url()), budget)
 
 
 def _named_caps(ledger: Ledger | None, budget: str) -> list[Cap]:

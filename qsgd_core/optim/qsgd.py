@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch.optim.optimizer import ParamsT
 
-from qsgd_core.events import Observer
-from qsgd_core.measure.counts import Count
-from qsgd_core.measure.options import Wait
-from qsgd_core.optim.config import Inject, Normalize, Scope, TermConfig, Weight
+from qsgd_core.optim.arguments import checked
+from qsgd_core.optim.config import TermArguments, TermConfig
 from qsgd_core.optim.describe import Description
 from qsgd_core.optim.engine import Attachment
 from qsgd_core.optim.term.effect import Stats
@@ -42,32 +40,23 @@ class QSGD(torch.optim.AdamW):
         capturable: as in AdamW.
         differentiable: as in AdamW; the term itself is not differentiated through.
         fused: as in AdamW.
-        quantum_weight: λ; this and what follows as in :func:`~qsgd_core.attach`.
-        n_qubits: coordinates of a block.
-        depth: layers of the circuit.
-        perturbation: name.
-        perturbation_options: its options.
-        backend: name; None: QSGD_BACKEND, else ``exact``.
-        backend_options: its options.
-        shots: per circuit.
-        scope: ``tensor``, ``model`` or ``all``.
-        inject: ``update`` or ``gradient``.
-        normalize: None or ``update``.
-        every: measure every k-th step.
-        policy: when a paid backend is asked.
-        wait: ``never``, ``first`` or ``always``.
-        budget: what a paid backend may cost.
-        total_steps: of the whole run.
-        run: id of the run on the ledger.
-        schedule: further options of the scheduler.
-        record: path of the run's record.
-        replay: path of the record of a run to repeat.
-        seed: of everything random in the term.
-        named_parameters: the model's.
-        observers: names or functions.
+        named_parameters: the model's, for names in seeds and the order of scope ``model``.
+        term: λ, perturbation, backend and the rest:
+            :class:`~qsgd_core.optim.config.TermArguments`.
 
     Raises:
         ConfigError: an argument or a name that cannot be used, with the reason.
+
+    Example:
+        >>> import torch
+        >>> from qsgd_core import QSGD
+        >>> model = torch.nn.Linear(4, 1)
+        >>> optimizer = QSGD(model.parameters(), lr=0.01, quantum_weight=0.5, backend="sampled")
+        >>> model(torch.ones(2, 4)).square().mean().backward()
+        >>> optimizer.step()
+        >>> optimizer.qsgd_stats().sources["measured"]
+        1
+        >>> optimizer.close()
     """
 
     def __init__(
@@ -84,54 +73,10 @@ class QSGD(torch.optim.AdamW):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        quantum_weight: Weight = 0.5,
-        n_qubits: int = 4,
-        depth: int = 2,
-        perturbation: str = "sine",
-        perturbation_options: Mapping[str, Any] | None = None,
-        backend: str | None = None,
-        backend_options: Mapping[str, Any] | None = None,
-        shots: Count | None = None,
-        scope: Scope = "tensor",
-        inject: Inject = "update",
-        normalize: Normalize = None,
-        every: Count | None = None,
-        policy: str | None = None,
-        wait: Wait | None = None,
-        budget: str | None = None,
-        total_steps: int | None = None,
-        run: str | None = None,
-        schedule: Mapping[str, Any] | None = None,
-        record: str | None = None,
-        replay: str | None = None,
-        seed: int = 0,
         named_parameters: Iterable[tuple[str, torch.Tensor]] | None = None,
-        observers: Sequence[str | Observer] | None = None,
+        **term: Unpack[TermArguments],
     ) -> None:
-        config = TermConfig(
-            quantum_weight=quantum_weight,
-            n_qubits=n_qubits,
-            depth=depth,
-            perturbation=perturbation,
-            perturbation_options=perturbation_options,
-            backend=backend,
-            backend_options=backend_options,
-            shots=shots,
-            scope=scope,
-            inject=inject,
-            normalize=normalize,
-            every=every,
-            policy=policy,
-            wait=wait,
-            budget=budget,
-            total_steps=total_steps,
-            run=run,
-            schedule=schedule,
-            record=record,
-            replay=replay,
-            seed=seed,
-            observers=observers,
-        )
+        config = TermConfig(**checked(TermArguments, term))
         super().__init__(
             params,
             lr,
@@ -177,7 +122,7 @@ class QSGD(torch.optim.AdamW):
             every=every,
         )
 
-    def qsgd_close(self, *, finished: bool | None = None) -> None:
+    def close(self, *, finished: bool | None = None) -> None:
         """End what runs beside the loop; see :meth:`Attachment.close`."""
         self._term.close(finished=finished)
 

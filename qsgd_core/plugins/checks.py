@@ -10,39 +10,19 @@ import re
 from dataclasses import fields
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 from pydantic import TypeAdapter, ValidationError
 
 from qsgd_core.errors import PluginApiError, PluginHookError
 from qsgd_core.hookspecs import HOOK_API, PerturbationProvider
-from qsgd_core.specs import (
-    BackendSpec,
-    CommandSpec,
-    ObserverSpec,
-    PerturbationSpec,
-    PolicySpec,
-    ReportSpec,
-    TaskSpec,
-)
+from qsgd_core.specs import BackendSpec, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Spec: TypeAlias = (
-    BackendSpec | PerturbationSpec | PolicySpec | ObserverSpec | TaskSpec | CommandSpec | ReportSpec
-)
-
-HOOKS: dict[str, type[Spec]] = {
-    "qsgd_register_backends": BackendSpec,
-    "qsgd_register_perturbations": PerturbationSpec,
-    "qsgd_register_policies": PolicySpec,
-    "qsgd_register_observers": ObserverSpec,
-    "qsgd_register_tasks": TaskSpec,
-    "qsgd_register_commands": CommandSpec,
-    "qsgd_register_reports": ReportSpec,
-}
+HOOKS: dict[str, type[Spec]] = {kind.hook: kind for kind in Spec.__subclasses__()}
 """Hook name -> what it registers."""
 
 _ADAPTERS: dict[type[Spec], TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in HOOKS.values()}
@@ -105,7 +85,7 @@ def check_spec(value: object, kind: type[Spec]) -> Spec:
         raise TypeError(f"expected {kind.__name__}, found {value!r}")
     try:
         spec: Spec = _ADAPTERS[kind].validate_python(
-            {field.name: getattr(value, field.name) for field in fields(kind)}
+            {f.name: getattr(value, f.name) for f in fields(kind)}  # type: ignore[arg-type]
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -114,7 +94,7 @@ def check_spec(value: object, kind: type[Spec]) -> Spec:
     for reference in (spec.factory, getattr(spec, "options", None)):
         if reference is not None and not re.fullmatch(r"[\w.]+:[\w.]+", reference):
             raise ValueError(f"{reference!r} does not have the form 'package.module:Attribute'")
-    for name in claims(spec):
+    for name in spec.claims:
         if name.split() != [name]:
             raise ValueError(f"{name!r} cannot be a name: it is empty or has blanks in it")
     if isinstance(spec, BackendSpec):
@@ -129,21 +109,14 @@ def _check_backend(spec: BackendSpec) -> None:
         raise ValueError(f"the spec with prefix {spec.prefix!r} has no names, patterns or devices")
 
 
-def claims(spec: Spec) -> tuple[str, ...]:
-    """The names a spec claims; for a backend also its patterns and its prefix."""
-    if isinstance(spec, BackendSpec):
-        return (*spec.names, *spec.patterns, spec.prefix)
-    return (spec.name,)
-
-
 def check_claims(distribution: str, specs: Iterable[Spec], core: Iterable[Spec]) -> None:
     """Raise PluginHookError if ``specs`` claim what the core registered as the same kind.
 
     A pattern that covers a core name claims it, and so does ``prefix:…`` under a core prefix.
     """
-    owned = [(type(mine), name) for mine in core for name in claims(mine)]
+    owned = [(type(mine), name) for mine in core for name in mine.claims]
     for spec in specs:
-        for claim in claims(spec):
+        for claim in spec.claims:
             for kind, name in owned:
                 covers = fnmatchcase(name, claim) or claim.startswith(f"{name}:")
                 if kind is type(spec) and covers:

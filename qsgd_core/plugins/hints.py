@@ -4,39 +4,20 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from qsgd_core.errors import QSGDError, UnknownBackendError, UnknownNameError
 from qsgd_core.plugins.naming import rule
-from qsgd_core.specs import (
-    BackendSpec,
-    ObserverSpec,
-    PerturbationSpec,
-    PolicySpec,
-    ReportSpec,
-    TaskSpec,
-)
+from qsgd_core.specs import BackendSpec, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from qsgd_core.plugins.checks import Spec
     from qsgd_core.plugins.loading import Failure, PluginRecord, Plugins
-
-Kind: TypeAlias = Literal["backend", "perturbation", "policy", "observer", "task", "report"]
-
-_SPECS: dict[Kind, type[Spec]] = {
-    "backend": BackendSpec,
-    "perturbation": PerturbationSpec,
-    "policy": PolicySpec,
-    "observer": ObserverSpec,
-    "task": TaskSpec,
-    "report": ReportSpec,
-}
 
 _CONTROLS = ("rademacher", "uniform", "gaussian", "permuted", "frozen")
 
-KNOWN: dict[Kind, dict[str, str]] = {
+KNOWN: dict[str, dict[str, str]] = {
     "backend": {
         "aer": "qsgd-aer",
         "pennylane": "qsgd-pennylane",
@@ -47,15 +28,13 @@ KNOWN: dict[Kind, dict[str, str]] = {
         "arn:aws:braket:*": "qsgd-braket",
     },
     "perturbation": dict.fromkeys(_CONTROLS, "qsgd-controls"),
-    "policy": {},
-    "observer": {},
     "task": dict.fromkeys(("sequences", "sequences-quantum", "gsm8k"), "qsgd-lab"),
     "report": dict.fromkeys(("run", "comparison"), "qsgd-lab"),
 }
-"""Names that the project's own distributions serve. Says what to install; resolves nothing."""
+"""By noun: names that the project's own distributions serve. Says what to install, no more."""
 
 
-def unserved(kind: Kind, name: str, specs: Iterable[Spec], plugins: Plugins) -> QSGDError:
+def unserved(kind: type[Spec], name: str, specs: Iterable[Spec], plugins: Plugins) -> QSGDError:
     """The error for a name that no loaded plugin serves.
 
     Args:
@@ -71,44 +50,46 @@ def unserved(kind: Kind, name: str, specs: Iterable[Spec], plugins: Plugins) -> 
     for failure in plugins.failures:
         if _would_serve(failure.record, kind, name, failure.declared):
             return _quoted(failure, kind, name)
-    unknown = UnknownBackendError if kind == "backend" else UnknownNameError
-    return unknown(" ".join([f"Unknown {kind} {name!r}.", *_hints(kind, name, specs, plugins)]))
+    unknown = UnknownBackendError if kind is BackendSpec else UnknownNameError
+    return unknown(
+        " ".join([f"Unknown {kind.noun} {name!r}.", *_hints(kind, name, specs, plugins)])
+    )
 
 
-def known_distribution(kind: Kind, name: str) -> str | None:
+def known_distribution(kind: type[Spec], name: str) -> str | None:
     """The project's own distribution that serves ``name``, installed or not."""
     prefix = name.partition(":")[0]
-    for pattern, distribution in KNOWN[kind].items():
+    for pattern, distribution in KNOWN.get(kind.noun, {}).items():
         if fnmatchcase(name, pattern) or fnmatchcase(prefix, pattern):
             return distribution
     return None
 
 
 def _would_serve(
-    record: PluginRecord, kind: Kind, name: str, declared: Iterable[Spec] = ()
+    record: PluginRecord, kind: type[Spec], name: str, declared: Iterable[Spec] = ()
 ) -> bool:
     """Whether a plugin that is not loaded would have served ``name``, as far as one can tell."""
     own = {record.name, record.name.removeprefix("qsgd-"), record.entry_point} - {""}
     return (
         name.partition(":")[0] in own
         or known_distribution(kind, name) == record.name
-        or any(isinstance(s, _SPECS[kind]) and rule(s, name) is not None for s in declared)
+        or any(isinstance(s, kind) and rule(s, name) is not None for s in declared)
     )
 
 
-def _quoted(failure: Failure, kind: Kind, name: str) -> QSGDError:
+def _quoted(failure: Failure, kind: type[Spec], name: str) -> QSGDError:
     record = failure.record
     plugin = f"{record.name} {record.version}".strip()
     error = type(failure.error)(
-        f"The {kind} {name!r} would come from the plugin {plugin}, which failed. {failure.error} "
-        f"All plugins and their state: qsgd plugins. To go without this one: "
+        f"The {kind.noun} {name!r} would come from the plugin {plugin}, which failed. "
+        f"{failure.error} All plugins and their state: qsgd plugins. To go without this one: "
         f"QSGD_DISABLED_PLUGINS={record.name}"
     )
     error.__cause__ = failure.error.__cause__ or failure.error
     return error
 
 
-def _hints(kind: Kind, name: str, specs: Iterable[Spec], plugins: Plugins) -> list[str]:
+def _hints(kind: type[Spec], name: str, specs: Iterable[Spec], plugins: Plugins) -> list[str]:
     hints = []
     specs = list(specs)
     prefix = name.partition(":")[0]
@@ -117,7 +98,7 @@ def _hints(kind: Kind, name: str, specs: Iterable[Spec], plugins: Plugins) -> li
     ]
     if devices:
         hints.append(f"Under {prefix!r} there are: {_listed(f'{prefix}:{d}' for d in devices)}.")
-    names = sorted({shown for spec in specs for shown in _shown(spec)})
+    names = sorted({shown for spec in specs for shown in spec.shown})
     if close := get_close_matches(name, names):
         hints.append(f"Did you mean {' or '.join(repr(c) for c in close)}?")
     elif not devices:
@@ -128,7 +109,7 @@ def _hints(kind: Kind, name: str, specs: Iterable[Spec], plugins: Plugins) -> li
     return hints + _unused(kind, name, plugins.records)
 
 
-def _unused(kind: Kind, name: str, records: Iterable[PluginRecord]) -> list[str]:
+def _unused(kind: type[Spec], name: str, records: Iterable[PluginRecord]) -> list[str]:
     """What is not in use and would serve the name: turned off, or not installed."""
     for record in records:
         if record.status == "disabled" and _would_serve(record, kind, name):
@@ -139,14 +120,6 @@ def _unused(kind: Kind, name: str, records: Iterable[PluginRecord]) -> list[str]
     if distribution is None or any(record.name == distribution for record in records):
         return []
     return [f"It comes with {distribution}. To install that: pip install {distribution}"]
-
-
-def _shown(spec: Spec) -> tuple[str, ...]:
-    """Names of a spec that can be typed or look like one that can."""
-    if not isinstance(spec, BackendSpec):
-        return (spec.name,)
-    devices = tuple(f"{spec.prefix}:{device}" for device in spec.devices)
-    return (*spec.names, *spec.patterns, *devices, *spec.examples)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -31,8 +31,9 @@ from qsgd_core.errors import (
     PluginLoadError,
 )
 from qsgd_core.hookspecs import HOOK_API, PROJECT, PerturbationProvider
-from qsgd_core.plugins.checks import HOOKS, Spec, check_api, check_claims, check_hooks, check_spec
-from qsgd_core.plugins.isolate import blame
+from qsgd_core.isolate import blame
+from qsgd_core.plugins.checks import HOOKS, check_api, check_claims, check_hooks, check_spec
+from qsgd_core.specs import Spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -98,21 +99,20 @@ class Plugins:
     def __init__(self) -> None:
         self.records: list[PluginRecord] = []
         self.failures: list[Failure] = []
-        self._registered: dict[str, list[Registered[Any]]] = {hook: [] for hook in HOOKS}
+        self._registered: list[Registered[Any]] = []
 
-    def collect(self, hook_name: str) -> list[Registered[Any]]:
-        """What the loaded plugins registered by this hook, the core's first."""
-        return list(self._registered[hook_name])
+    def collect(self, kind: type[S]) -> list[Registered[S]]:
+        """What the loaded plugins registered of this kind, the core's first."""
+        return [r for r in self._registered if isinstance(r.spec, kind)]
 
     def _accept(self, source: _Source, given: _Given) -> None:
-        for hook, spec in given.specs:
-            self._registered[hook].append(Registered(spec, source.name, source.version))
+        self._registered += [Registered(spec, source.name, source.version) for spec in given.specs]
         self.records.append(source.record("loaded", hooks=given.hooks))
 
     def _refuse(self, source: _Source, error: PluginError, given: _Given) -> None:
         record = source.record("failed", error=str(error))
         self.records.append(record)
-        self.failures.append(Failure(record, error, tuple(spec for _, spec in given.specs)))
+        self.failures.append(Failure(record, error, tuple(given.specs)))
 
 
 class _Source:
@@ -138,7 +138,7 @@ class _Given:
 
     def __init__(self) -> None:
         self.hooks: tuple[str, ...] = ()
-        self.specs: list[tuple[str, Spec]] = []
+        self.specs: list[Spec] = []
 
 
 def normalise(distribution: str) -> str:
@@ -233,8 +233,8 @@ def _load_third_party(plugins: Plugins, source: _Source, settings: Settings) -> 
                 "Rename the distribution."
             )
         _load(source, settings, given)
-        core = [r.spec for h in HOOKS for r in plugins.collect(h) if r.distribution == CORE]
-        check_claims(source.name, (spec for _, spec in given.specs), core)
+        core = [r.spec for r in plugins.collect(Spec) if r.distribution == CORE]
+        check_claims(source.name, given.specs, core)
     except PluginError as error:
         plugins._refuse(source, error, given)
     else:
@@ -262,7 +262,7 @@ def _load(source: _Source, settings: Settings, given: _Given) -> None:
     for hook in given.hooks:
         with blame(PluginHookError, f"{hook} of {module} failed"):
             for value in _call(manager, hook, settings):
-                given.specs.append((hook, check_spec(value, HOOKS[hook])))
+                given.specs.append(check_spec(value, HOOKS[hook]))
 
 
 def _call(manager: pluggy.PluginManager, hook: str, settings: Settings) -> Iterator[object]:

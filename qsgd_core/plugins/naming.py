@@ -9,14 +9,12 @@ rule, it is a tie, and only ``QSGD_PREFER`` breaks it. Otherwise installing a pl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, TypeVar
 
 from qsgd_core.errors import AmbiguousBackendError, DuplicateNameError
-from qsgd_core.plugins.checks import Spec
 from qsgd_core.plugins.loading import normalise
-from qsgd_core.specs import BackendSpec
+from qsgd_core.specs import BackendSpec, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,27 +26,14 @@ S = TypeVar("S", bound=Spec)
 WHOLE, PATTERN, PREFIX = range(3)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Which spec serves a backend name; recorded in every handle, log and checkpoint.
-
-    Attributes:
-        name: the full name that was asked for.
-        spec: what serves it.
-        distribution: the pip distribution it came from, normalised.
-        version: that distribution's version.
-    """
-
-    name: str
-    spec: BackendSpec
-    distribution: str
-    version: str
+OBJECT = "an object of this program"
+"""Stands for the distribution of what was handed over itself and not by name."""
 
 
 def rule(spec: Spec, name: str) -> int | None:
     """By which rule ``spec`` serves ``name``: WHOLE, PATTERN or PREFIX; None if it does not."""
     if not isinstance(spec, BackendSpec):
-        return WHOLE if spec.name == name else None
+        return WHOLE if name in spec.claims else None
     if name in spec.names:
         return WHOLE
     if any(fnmatchcase(name, pattern) for pattern in spec.patterns):
@@ -61,7 +46,7 @@ def rule(spec: Spec, name: str) -> int | None:
 
 def choose_backend(
     name: str, registered: Sequence[Registered[BackendSpec]], prefer: Iterable[str]
-) -> Choice | None:
+) -> Registered[BackendSpec] | None:
     """The backend spec that serves ``name``, or None if there is none.
 
     Raises:
@@ -85,8 +70,7 @@ def choose_backend(
         raise AmbiguousBackendError(
             f"Backend {name!r} is served by {_listed(rivals)}. {how}{paste}"
         )
-    chosen = best[preferred[0]] if preferred else next(iter(best.values()))
-    return Choice(name, chosen.spec, chosen.distribution, chosen.version)
+    return best[preferred[0]] if preferred else next(iter(best.values()))
 
 
 def choose_named(

@@ -59,7 +59,7 @@ def check_options(
         ConfigError: options for something that takes none, an unknown option, a value that the
             model refuses, or a required option that is missing.
     """
-    given = dict(given or {})
+    given = {name: _plain(value) for name, value in (given or {}).items()}
     if model is None:
         if given:
             raise ConfigError(f"{what} takes no options; found {_listed(given)}. Leave them out.")
@@ -76,6 +76,17 @@ def check_options(
         return model.model_validate(given)
     except ValidationError as error:
         raise ConfigError(f"{what}: {_first(error)} Its options: {_listed(allowed)}.") from error
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy's and 0-dim tensors as python's own."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+        return type(value)(_plain(inner) for inner in value)
+    if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
+        return value.item()
+    return value
 
 
 def _names(model: type[BaseModel]) -> list[str]:

@@ -13,13 +13,12 @@ from pydantic import BaseModel
 
 from qsgd_core.backend import Backend, Simulator
 from qsgd_core.capabilities import Capabilities
-from qsgd_core.errors import PluginHookError, PluginLoadError, QSGDError
+from qsgd_core.errors import ConfigError, PluginHookError, PluginLoadError, QSGDError
+from qsgd_core.isolate import blame, describe, name_of
 from qsgd_core.perturbation import ClassicalPerturbation, Perturbation
-from qsgd_core.plugins.checks import Spec
-from qsgd_core.plugins.hints import Kind, unserved
-from qsgd_core.plugins.isolate import blame, describe
+from qsgd_core.plugins.hints import unserved
 from qsgd_core.plugins.loading import Plugins, Registered, load_plugins
-from qsgd_core.plugins.naming import Choice, choose_backend, choose_named
+from qsgd_core.plugins.naming import OBJECT, choose_backend, choose_named
 from qsgd_core.plugins.options import check_options, parse_options
 from qsgd_core.policy import Policy
 from qsgd_core.settings import Settings, load_settings
@@ -30,6 +29,7 @@ from qsgd_core.specs import (
     PerturbationSpec,
     PolicySpec,
     ReportSpec,
+    Spec,
     TaskSpec,
 )
 from qsgd_core.task import Task
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from qsgd_core.events import Observer
 
-__all__ = ["Choice", "Registry", "default_registry", "forget_registries", "parse_options"]
+__all__ = ["Registry", "default_registry", "forget_registries", "parse_options"]
 
 S = TypeVar("S", bound=Spec)
 
@@ -59,34 +59,37 @@ class Registry:
 
     def backends(self) -> list[Registered[BackendSpec]]:
         """Every family of simulators and backends, the core's first."""
-        return self.plugins.collect("qsgd_register_backends")
+        return self.plugins.collect(BackendSpec)
 
     def perturbations(self) -> list[Registered[PerturbationSpec]]:
         """Every perturbation, the core's first."""
-        return self.plugins.collect("qsgd_register_perturbations")
+        return self.plugins.collect(PerturbationSpec)
 
     def policies(self) -> list[Registered[PolicySpec]]:
         """Every refresh policy, the core's first."""
-        return self.plugins.collect("qsgd_register_policies")
+        return self.plugins.collect(PolicySpec)
 
     def observers(self) -> list[Registered[ObserverSpec]]:
         """Every observer, the core's first."""
-        return self.plugins.collect("qsgd_register_observers")
+        return self.plugins.collect(ObserverSpec)
 
     def tasks(self) -> list[Registered[TaskSpec]]:
         """Every task, the core's first."""
-        return self.plugins.collect("qsgd_register_tasks")
+        return self.plugins.collect(TaskSpec)
 
     def commands(self) -> list[Registered[CommandSpec]]:
         """Every further subcommand of ``qsgd``."""
-        return self.plugins.collect("qsgd_register_commands")
+        return self.plugins.collect(CommandSpec)
 
     def reports(self) -> list[Registered[ReportSpec]]:
         """Every kind of folder that a plugin can report on."""
-        return self.plugins.collect("qsgd_register_reports")
+        return self.plugins.collect(ReportSpec)
 
-    def resolve_backend(self, name: str) -> Choice:
-        """Which spec serves ``name``; imports nothing. Rules: :mod:`.naming`.
+    def resolve_backend(self, asked: str | Simulator | Backend) -> Registered[BackendSpec]:
+        """Which spec serves a name; imports nothing. Rules: :mod:`.naming`.
+
+        Args:
+            asked: a name; an object stands for itself, and its spec is made up.
 
         Raises:
             UnknownBackendError: no loaded plugin serves it.
@@ -94,19 +97,21 @@ class Registry:
             DuplicateNameError: several distributions claim its prefix and none is preferred.
             PluginError: the plugin that would have served it failed; the real cause is chained.
         """
+        if not isinstance(asked, str):
+            return _own_backend(asked)
         backends = self.backends()
-        choice = choose_backend(name, backends, self.settings.prefer)
+        choice = choose_backend(asked, backends, self.settings.prefer)
         if choice is None:
-            raise unserved("backend", name, (r.spec for r in backends), self.plugins)
+            raise unserved(BackendSpec, asked, (r.spec for r in backends), self.plugins)
         return choice
 
     def make_backend(
-        self, name: str, options: Mapping[str, Any] | None = None
+        self, asked: str | Simulator | Backend, options: Mapping[str, Any] | None = None
     ) -> Simulator | Backend:
-        """The simulator or backend called ``name``.
+        """The simulator or backend that was asked for.
 
         Args:
-            name: full name, e.g. ``exact`` or ``aer:statevector``.
+            asked: full name, e.g. ``exact`` or ``aer:statevector``; or the object itself.
             options: vendor options; those of the environment are the caller's to hand over.
 
         Raises:
@@ -114,22 +119,29 @@ class Registry:
             PluginLoadError: what the factory needs is not installed.
             PluginHookError: the factory raised, or returned something else than it should.
         """
-        choice = self.resolve_backend(name)
-        chosen = Registered(choice.spec, choice.distribution, choice.version)
-        checked = self._options(chosen, f"Backend {name!r}", options)
-        kind = Simulator if choice.spec.kind == "simulator" else Backend
-        built: Simulator | Backend = self._build(chosen, f"Backend {name!r}", kind, name, checked)
-        if not isinstance(getattr(built, "capabilities", None), Capabilities):
-            raise PluginHookError(
-                f"Backend {name!r} of {chosen.distribution} has no capabilities. Set "
-                "self.capabilities = Capabilities(...) in its constructor."
-            )
-        return built
+        what = f"Backend {name_of(asked)!r}"
+        if not isinstance(asked, str):
+            _no_options(what, options)
+            return _with_capabilities(asked, what)
+        chosen = self.resolve_backend(asked)
+        checked = self._options(chosen, what, options)
+        kind = Simulator if chosen.spec.kind == "simulator" else Backend
+        built: Simulator | Backend = self._build(chosen, what, kind, asked, checked)
+        return _with_capabilities(built, f"{what} of {chosen.distribution}")
 
     def make_perturbation(
-        self, name: str, *, depth: int, options: Mapping[str, Any] | None = None
+        self,
+        asked: str | Perturbation | ClassicalPerturbation,
+        *,
+        depth: int,
+        options: Mapping[str, Any] | None = None,
     ) -> Perturbation | ClassicalPerturbation:
-        """The perturbation called ``name``, with circuits of ``depth`` layers.
+        """The perturbation that was asked for.
+
+        Args:
+            asked: its name, or the object itself, which has depth and options in itself.
+            depth: layers of its circuits.
+            options: its options.
 
         Raises:
             ConfigError: unknown or claimed twice, options that do not validate, or a depth that
@@ -137,17 +149,28 @@ class Registry:
             PluginLoadError: what the factory needs is not installed.
             PluginHookError: the factory raised, or returned something else than it should.
         """
-        chosen = self._named("perturbation", name, self.perturbations())
-        checked = self._options(chosen, f"Perturbation {name!r}", options)
+        what = f"Perturbation {name_of(asked)!r}"
+        if not isinstance(asked, str):
+            _no_options(what, options)
+            return asked
+        chosen = self._named(PerturbationSpec, asked)
+        checked = self._options(chosen, what, options)
         kind = Perturbation if chosen.spec.uses_backend else ClassicalPerturbation
         built: Perturbation | ClassicalPerturbation = self._build(
-            chosen, f"Perturbation {name!r}", kind, depth, checked
+            chosen, what, kind, depth, checked
         )
         return built
 
+    def provider_of(self, asked: str | Perturbation | ClassicalPerturbation) -> str:
+        """Who serves a perturbation, with the version, for messages."""
+        if not isinstance(asked, str):
+            return OBJECT
+        chosen = self._named(PerturbationSpec, asked)
+        return f"{chosen.distribution} {chosen.version}"
+
     def make_task(self, name: str) -> Task:
         """The task called ``name``. Raises as :meth:`make_perturbation` does."""
-        chosen = self._named("task", name, self.tasks())
+        chosen = self._named(TaskSpec, name)
         task: Task = self._build(chosen, f"Task {name!r}", Task)
         return task
 
@@ -158,7 +181,7 @@ class Registry:
             name: as registered.
             run_dir: folder it may write to; None when there is no run folder.
         """
-        chosen = self._named("observer", name, self.observers())
+        chosen = self._named(ObserverSpec, name)
         observer: Observer = self._build(chosen, f"Observer {name!r}", object, run_dir)
         if not callable(observer):
             raise PluginHookError(
@@ -167,11 +190,15 @@ class Registry:
             )
         return observer
 
-    def make_policy(self, name: str, options: Mapping[str, Any] | None = None) -> Policy:
-        """The refresh policy called ``name``. Raises as :meth:`make_perturbation` does."""
-        chosen = self._named("policy", name, self.policies())
-        checked = self._options(chosen, f"Policy {name!r}", options)
-        policy: Policy = self._build(chosen, f"Policy {name!r}", Policy, checked)
+    def make_policy(self, asked: str | Policy, options: Mapping[str, Any] | None = None) -> Policy:
+        """The refresh policy of this name, or itself. Raises as :meth:`make_perturbation` does."""
+        what = f"Policy {name_of(asked)!r}"
+        if not isinstance(asked, str):
+            _no_options(what, options)
+            return asked
+        chosen = self._named(PolicySpec, asked)
+        checked = self._options(chosen, what, options)
+        policy: Policy = self._build(chosen, what, Policy, checked)
         return policy
 
     def make_report(self, kind: str, folder: Path, form: str) -> str:
@@ -182,7 +209,7 @@ class Registry:
             folder: the folder.
             form: ``text``, ``json``, ``markdown`` or ``html``.
         """
-        chosen = self._named("report", kind, self.reports())
+        chosen = self._named(ReportSpec, kind)
         text: str = self._build(chosen, f"Report {kind!r}", str, folder, form)
         return text
 
@@ -193,8 +220,9 @@ class Registry:
         named = self.settings.observers if asked is None else asked
         return [o if callable(o) else self.make_observer(o, run_dir) for o in named]
 
-    def _named(self, kind: Kind, name: str, registered: list[Registered[S]]) -> Registered[S]:
-        found = choose_named(kind, name, registered, self.settings.prefer)
+    def _named(self, kind: type[S], name: str) -> Registered[S]:
+        registered = self.plugins.collect(kind)
+        found = choose_named(kind.noun, name, registered, self.settings.prefer)
         if found is None:
             raise unserved(kind, name, (r.spec for r in registered), self.plugins)
         return found
@@ -207,9 +235,7 @@ class Registry:
         Raises:
             ConfigError: see :meth:`resolve_backend`, or options that do not validate.
         """
-        choice = self.resolve_backend(name)
-        chosen = Registered(choice.spec, choice.distribution, choice.version)
-        checked = self._options(chosen, f"Backend {name!r}", options)
+        checked = self._options(self.resolve_backend(name), f"Backend {name!r}", options)
         return {} if checked is None else checked.model_dump(mode="json", exclude_unset=True)
 
     def _options(
@@ -243,6 +269,35 @@ class Registry:
                 f"{type(built).__qualname__}, and the spec promises a {kind.__name__}."
             )
         return built
+
+
+def _own_backend(asked: Simulator | Backend) -> Registered[BackendSpec]:
+    """The spec of an object, as if somebody had registered it."""
+    has = getattr(asked, "capabilities", None)
+    spec = BackendSpec(
+        prefix=name_of(asked),
+        kind="simulator" if isinstance(asked, Simulator) else "backend",
+        factory=name_of(asked),
+        paid=bool(getattr(has, "paid", False)),
+    )
+    return Registered(spec, OBJECT, "")
+
+
+def _no_options(what: str, given: Mapping[str, Any] | None) -> None:
+    if given:
+        raise ConfigError(
+            f"{what} is an object and has its options in itself; found {', '.join(given)}. "
+            "Give them to its constructor."
+        )
+
+
+def _with_capabilities(built: Simulator | Backend, what: str) -> Simulator | Backend:
+    if not isinstance(getattr(built, "capabilities", None), Capabilities):
+        raise PluginHookError(
+            f"{what} has no capabilities. Set self.capabilities = Capabilities(...) in its "
+            "constructor."
+        )
+    return built
 
 
 def _import(chosen: Registered[Any], what: str, reference: str) -> Any:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, Literal, Unpack
 
 from qsgd_core.errors import ConfigError
+from qsgd_core.isolate import name_of
+from qsgd_core.optim.arguments import checked, count, not_negative, text
+from qsgd_core.optim.config import TermConfig, TermSettings
+from qsgd_core.optim.source.build import check_choices
+from qsgd_core.plugins.registry import default_registry
 from qsgd_core.settings import Settings
 from qsgd_core.task import TaskDefaults
 
 MAX_SEED = 2**63 - 1
 MAY_CHANGE = ("epochs", "max_steps")
 """What a resumed run may be asked for anew; everything else is the run's identity."""
-LR_SCHEDULES = ("constant", "linear")
-PRECISIONS = ("float32", "float16")
+SETTINGS = tuple(TermSettings.__annotations__)
+"""Arguments of the term that a run's configuration keeps."""
+CHOICES = ("policy", "budget", "schedule")
+"""Those that are looked up before anything else happens: see :func:`.build.check_choices`."""
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Arguments of :func:`qsgd_core.training.train`; None means "the task's or QSGD's default".
-
-    What concerns the quantum term has the names, meaning and checks of
-    :class:`qsgd_core.QSGD`'s arguments.
+class TrainArguments(TermSettings, total=False):
+    """The arguments of :class:`TrainConfig`: those of the term, and how to train.
 
     Attributes:
         optimizer: ``adamw`` trains with QSGD; any other name is a class of ``torch.optim`` in
@@ -33,11 +36,44 @@ class TrainConfig:
         lr_schedule, warmup, clip_norm, precision: see :class:`~qsgd_core.TaskDefaults`.
         lr_steps: steps that the learning rate is planned for; None for those of the whole run. A
             run keeps it when it is resumed or replayed with another end.
-        run: the run's id on the ledger; set when the run folder is made.
-        replay: path of the record of the run that this one repeats; see
-            :func:`qsgd_core.training.replay`.
+        lr, weight_decay: of the optimizer.
     """
 
+    optimizer: Annotated[str, text("optimizer")]
+    lr: Annotated[float | None, not_negative("lr")]
+    weight_decay: Annotated[float | None, not_negative("weight_decay")]
+    epochs: Annotated[int | None, count("epochs")]
+    max_steps: Annotated[int | None, count("max_steps")]
+    lr_schedule: Literal["constant", "linear"] | None
+    warmup: Annotated[float | None, not_negative("warmup")]
+    lr_steps: Annotated[int | None, count("lr_steps")]
+    clip_norm: Annotated[float | None, not_negative("clip_norm")]
+    precision: Literal["float32", "float16"] | None
+
+
+@dataclass(frozen=True, init=False)
+class TrainConfig:
+    """How :func:`qsgd_core.training.train` trains; None means "the task's or QSGD's default".
+
+    Made from keywords, :class:`TrainArguments`; those of the term are kept in ``term``, where the
+    run's seed is too: it is the term's and the training's.
+
+    Attributes:
+        term: the term's arguments; ``run``, the run's id on the ledger, is set when the run folder
+            is made.
+
+    Raises:
+        ConfigError: an argument that does not exist or a value it cannot have; of the term's, a
+            function too, which a run's configuration could not keep.
+
+    Example:
+        >>> from qsgd_core.training import TrainConfig
+        >>> config = TrainConfig(epochs=2, quantum_weight=0.1, backend="sampled", shots=100)
+        >>> config.epochs, config.term.shots
+        (2, 100)
+    """
+
+    term: TermConfig
     optimizer: str = "adamw"
     lr: float | None = None
     weight_decay: float | None = None
@@ -48,29 +84,42 @@ class TrainConfig:
     lr_steps: int | None = None
     clip_norm: float | None = None
     precision: str | None = None
-    seed: int = 0
-    quantum_weight: float = 0.5
-    n_qubits: int = 4
-    depth: int = 2
-    perturbation: str = "sine"
-    perturbation_options: Mapping[str, Any] | None = None
-    backend: str | None = None
-    backend_options: Mapping[str, Any] | None = None
-    shots: int | None = None
-    scope: str = "tensor"
-    inject: str = "update"
-    normalize: str | None = None
-    every: int | None = None
-    policy: str | None = None
-    wait: str | None = None
-    budget: str | None = None
-    run: str | None = None
-    schedule: Mapping[str, Any] | None = None
-    replay: str | None = None
+
+    def __init__(self, *, term: TermConfig | None = None, **given: Unpack[TrainArguments]) -> None:
+        values = checked(TrainArguments, given)
+        of_term = {name: values.pop(name) for name in SETTINGS if name in values}
+        term = replace(term or TermConfig(), **of_term)
+        if term.seed is None:
+            term = replace(term, seed=0)
+        if of_term:
+            choices = {name: of_term[name] for name in CHOICES if name in of_term}
+            check_choices(TermConfig(**choices), default_registry())
+        for name in ("quantum_weight", "shots", "every"):
+            if callable(getattr(term, name)):
+                raise ConfigError(
+                    f"{name} is a function, which the run's config.json cannot keep. Give a "
+                    "number, or use attach() in a loop of your own."
+                )
+        for field in fields(self):
+            object.__setattr__(self, field.name, values.get(field.name, field.default))
+        object.__setattr__(self, "term", term)
+
+    @property
+    def seed(self) -> int:
+        """Of everything random in the run."""
+        return self.term.seed or 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; :meth:`from_dict` reads them back."""
-        return asdict(self)
+        """Plain JSON values, the term's among them; :meth:`from_dict` reads them back.
+
+        Of an object that stands for a name, its class.
+        """
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "term"}
+        settings = {name: getattr(self.term, name) for name in SETTINGS}
+        for name in ("perturbation", "backend", "policy"):
+            if settings[name] is not None:
+                settings[name] = name_of(settings[name])
+        return own | copy.deepcopy(settings)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrainConfig:
@@ -79,12 +128,18 @@ class TrainConfig:
         Raises:
             ConfigError: fields that this version does not know.
         """
-        if odd := sorted(set(data) - {f.name for f in fields(cls)}):
+        if odd := sorted(set(data) - TrainArguments.__annotations__.keys()):
             raise ConfigError(
                 f"The run's configuration has other fields than this version of qsgd-core: "
                 f"{', '.join(odd)}. Resume it with the version named in its config.json."
             )
-        return cls(**data)
+        # Policies and budgets of a run that was may be gone since, and it can be read all the same.
+        term = TermConfig(**{name: data[name] for name in SETTINGS if name in data})
+        return cls(term=term, **{k: v for k, v in data.items() if k not in SETTINGS})
+
+    def with_term(self, **settings: Unpack[TermSettings]) -> TrainConfig:
+        """The same with other settings of the term."""
+        return replace(self, term=replace(self.term, **settings))
 
 
 def resolve(config: TrainConfig, defaults: TaskDefaults, settings: Settings) -> TrainConfig:
@@ -94,8 +149,9 @@ def resolve(config: TrainConfig, defaults: TaskDefaults, settings: Settings) -> 
         ConfigError: a value out of range. The term's own arguments are checked where the
             optimizer is made.
     """
-    from_environment = config.backend is None and config.backend_options is None
-    options = settings.backend_options if from_environment else config.backend_options
+    term = config.term
+    from_environment = term.backend is None and term.backend_options is None
+    options = settings.backend_options if from_environment else term.backend_options
     full = replace(
         config,
         lr=defaults.lr if config.lr is None else config.lr,
@@ -107,22 +163,17 @@ def resolve(config: TrainConfig, defaults: TaskDefaults, settings: Settings) -> 
         warmup=defaults.warmup if config.warmup is None else config.warmup,
         clip_norm=defaults.clip_norm if config.clip_norm is None else config.clip_norm,
         precision=config.precision or defaults.precision,
-        backend=config.backend or settings.backend,
-        backend_options=dict(options) if options else None,
-        shots=settings.shots if config.shots is None else config.shots,
-        policy=config.policy or settings.policy,
-        wait=config.wait or settings.wait,
+        term=replace(
+            term,
+            backend=term.backend or settings.backend,
+            backend_options=dict(options) if options else None,
+            shots=settings.shots if term.shots is None else term.shots,
+            policy=term.policy or settings.policy,
+            wait=term.wait or settings.wait,
+        ),
     )
-    _at_least_one("epochs", full.epochs)
-    for name in ("max_steps", "lr_steps"):
-        if getattr(full, name) is not None:
-            _at_least_one(name, getattr(full, name))
-    for name in ("lr", "weight_decay", "warmup", "clip_norm"):
-        _finite(name, getattr(full, name))
     if full.warmup is not None and full.warmup > 1:
         raise ConfigError(f"warmup is a share of the run's steps, 1 at most, not {full.warmup!r}.")
-    _one_of("lr_schedule", full.lr_schedule, LR_SCHEDULES)
-    _one_of("precision", full.precision, PRECISIONS)
     if not 0 <= full.seed <= MAX_SEED:
         raise ConfigError(f"seed must be between 0 and 2**63 - 1, not {full.seed}.")
     return full
@@ -144,7 +195,7 @@ def changes(recorded: TrainConfig, asked: Mapping[str, Any]) -> list[str]:
     return [
         f"{name}={value!r} (the run has {have[name]!r})"
         for name, value in asked.items()
-        if name not in MAY_CHANGE and value != have[name]
+        if name not in MAY_CHANGE and _plain(name, value) != have[name]
     ]
 
 
@@ -167,19 +218,6 @@ def check_same_run(recorded: TrainConfig, asked: Mapping[str, Any], where: str) 
         )
 
 
-def _at_least_one(name: str, value: int | None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} must be an integer of at least 1, not {value!r}.")
-
-
-def _finite(name: str, value: float | None) -> None:
-    if value is None or not math.isfinite(value) or value < 0:
-        raise ConfigError(
-            f"{name} must be finite and at least 0, not {value!r}. "
-            f"Leave it out to use the task's own."
-        )
-
-
-def _one_of(name: str, value: str | None, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ConfigError(f"{name} must be {' or '.join(known)}, not {value!r}.")
+def _plain(name: str, value: Any) -> Any:
+    """What a run's configuration says of a value that is asked for."""
+    return TrainConfig(**{name: value}).to_dict()[name]

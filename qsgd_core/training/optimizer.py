@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,17 +17,10 @@ from qsgd_core.optim.describe import Description
 from qsgd_core.optim.qsgd import QSGD
 from qsgd_core.optim.term.effect import Stats
 from qsgd_core.task import TaskDefaults
-from qsgd_core.training.config import TrainConfig
+from qsgd_core.training.config import SETTINGS, TrainConfig
 
 if TYPE_CHECKING:
     from qsgd_core.schedule.forecast.forecast import Forecast
-
-TERM_FIELDS = (
-    "quantum_weight", "n_qubits", "depth", "perturbation", "perturbation_options", "backend",
-    "backend_options", "shots", "scope", "inject", "normalize", "every", "policy", "wait",
-    "budget", "run", "schedule", "replay", "seed",
-)  # fmt: skip
-"""Fields of :class:`TrainConfig` that are the term's, under the same names."""
 
 
 class Term(Protocol):
@@ -45,6 +38,7 @@ class Term(Protocol):
         shots: int | None = None,
         every: int | None = None,
     ) -> Forecast: ...
+    def close(self, *, finished: bool | None = None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -54,12 +48,10 @@ class Made:
     Attributes:
         optimizer: what steps.
         term: what knows about the term; the same object for ``adamw``.
-        close: ends what runs beside the loop.
     """
 
     optimizer: torch.optim.Optimizer
     term: Term
-    close: Callable[..., None]
 
 
 def make_optimizer(
@@ -84,7 +76,7 @@ def make_optimizer(
     Raises:
         ConfigError: an argument, a name or an optimizer that cannot be used.
     """
-    term: dict[str, Any] = {name: getattr(config, name) for name in TERM_FIELDS}
+    term: dict[str, Any] = {name: getattr(config.term, name) for name in SETTINGS}
     term |= {"named_parameters": model.named_parameters(), "observers": observers}
     term |= {"total_steps": total_steps, "record": record}
     base: dict[str, Any] = {
@@ -95,12 +87,12 @@ def make_optimizer(
     }
     if config.optimizer == "adamw":
         adamw = QSGD(model.parameters(), **base, **term)
-        return Made(adamw, adamw, adamw.qsgd_close)
+        return Made(adamw, adamw)
     kind = _optimizer_class(config.optimizer)
     accepted = inspect.signature(kind).parameters
     optimizer = kind(model.parameters(), **{k: v for k, v in base.items() if k in accepted})
     attachment = attach(optimizer, **term)
-    return Made(optimizer, attachment, attachment.close)
+    return Made(optimizer, attachment)
 
 
 def _optimizer_class(name: str) -> Any:

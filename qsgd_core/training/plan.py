@@ -56,8 +56,9 @@ def plan(task: Task, config: TrainConfig) -> Plan:
     full = parts.config
     term = parts.term.qsgd_describe()
     steps = total_steps(full, parts.built.train_loader)
-    idle = full.quantum_weight == 0
-    refreshes = None if steps is None else 0 if idle else math.ceil(steps / (full.every or 1))
+    idle = full.term.quantum_weight == 0
+    every = full.to_dict()["every"] or 1
+    refreshes = None if steps is None else 0 if idle else math.ceil(steps / every)
     circuit = term.first_circuit
     return Plan(
         task=task.name,

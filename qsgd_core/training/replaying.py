@@ -80,7 +80,7 @@ def _as_far_as_recorded(
     n_steps, total = reader.n_steps, reader.header.get("total_steps")
     reader.close()
     shorter = {name: asked[name] for name in MAY_CHANGE if name in asked}
-    config = replace(config, **shorter, replay=str(folder.record.resolve()))
+    config = replace(config, **shorter).with_term(replay=str(folder.record.resolve()))
     if total is not None and n_steps < total:
         left_out = ", or left steps out for gradients that overflowed in float16"
         logger.warning(

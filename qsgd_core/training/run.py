@@ -79,7 +79,7 @@ def train(
         run_dir, runs=settings.runs, task=task.name, seed=full.seed, now=datetime.now()
     )
     with where as folder:
-        full = replace(full, run=_run_id(folder.path))
+        full = full.with_term(run=_run_id(folder.path))
         told = default_registry(settings).make_observers(observers, folder.path)
         parts = assemble(task, full, told, record=folder.record)
         begin(folder)
@@ -172,7 +172,7 @@ def _finish(session: Session, parts: Parts, folder: RunFolder) -> Summary:
         parts.tell(RunEnded(session.position.step, status="failed"))
         raise
     finally:
-        parts.close(finished=status == "finished")
+        parts.term.close(finished=status == "finished")
     summary = summarise(parts, session, folder.path, status, trained=trained)
     beside = {"status": status, "ended_at": time.time()}
     files.write_json(folder.summary, beside | summary.to_dict())
@@ -227,7 +227,7 @@ def check_environment(
     Setting QSGD_BACKEND always changes where s comes from: it must not be passed over in silence.
     """
     for name in ("backend", "backend_options", "shots"):
-        have, found = getattr(record.config, name), getattr(settings, name)
+        have, found = getattr(record.config.term, name), getattr(settings, name)
         covered = name in asked or (name == "backend_options" and "backend" in asked)
         if name in settings.model_fields_set and not covered and (found or None) != have:
             raise ConfigError(

@@ -50,6 +50,4 @@ def assemble(
         record=None if record is None else str(record),
     )
     stepper = Stepper(built.model, made.optimizer, config)
-    return Parts(
-        task, config, built, made.optimizer, stepper, made.term, meter, tell, close=made.close
-    )
+    return Parts(task, config, built, made.optimizer, stepper, made.term, meter, tell)

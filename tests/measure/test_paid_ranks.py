@@ -109,7 +109,7 @@ class Training:
         return self
 
     def outcome(self, *, finished: bool) -> dict[str, Any]:
-        self.opt.qsgd_close(finished=finished)
+        self.opt.close(finished=finished)
         stats = self.opt.qsgd_stats()
         weights = [p.detach() for p in self.model.parameters()]
         return {
@@ -162,7 +162,7 @@ def refused(shop: Shop) -> str:
     except BudgetExceededError as error:
         return str(error)
     finally:
-        training.opt.qsgd_close()
+        training.opt.close()
     return "nothing"
 
 

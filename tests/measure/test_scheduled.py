@@ -61,7 +61,7 @@ class Training:
         return b"".join(self.opt.state[p]["qsgd_s"].numpy().tobytes() for p in self.params)
 
     def close(self, *, finished: bool | None = None) -> None:
-        self.opt.qsgd_close(finished=finished)
+        self.opt.close(finished=finished)
 
 
 def paid(**options: Any) -> Any:
@@ -106,8 +106,8 @@ def test_policy_and_wait_may_come_from_the_environment_and_an_argument_wins(sold
     "options, words",
     [
         ({"schedule": {"twin_evry": 2}}, "twin_every"),
-        ({"schedule": {"max_in_flight": 0}}, "max_in_flight=0 cannot be used"),
-        ({"schedule": {"on_exhausted": "panic"}}, "on_exhausted='panic'"),
+        ({"schedule": {"max_in_flight": 0}}, "'max_in_flight' cannot be 0"),
+        ({"schedule": {"on_exhausted": "panic"}}, "'on_exhausted' cannot be 'panic'"),
         ({"schedule": {"tiles": 0}}, "tiles must be 'auto' or at least 1"),
         ({"policy": "trackd"}, "Did you mean 'tracked'"),
         ({"wait": "sometimes"}, "wait must be"),

@@ -105,7 +105,7 @@ TERMS: list[dict[str, Any]] = [
     {"perturbation": "uniform"},
     {"perturbation": "uniform", "scope": "model", "n_qubits": 40, "depth": 1},
     {"perturbation": "frozen", "scope": "all"},
-    {"perturbation": "circuit", "backend": "sampled", "shots": 16, "every": 3},
+    {"perturbation": "circuit", "backend": "sampled", "shots": 16, "every": 3, "seed": 2},
 ]
 
 
@@ -183,7 +183,7 @@ def test_a_compiled_step_with_the_term_is_the_compiled_base_step_and_the_term(ba
     [
         {"inject": "gradient"},
         {"normalize": "update", "scope": "all"},
-        {"perturbation": "circuit", "backend": "sampled", "shots": 16, "every": 3},
+        {"perturbation": "circuit", "backend": "sampled", "shots": 16, "every": 3, "seed": 2},
     ],
     ids=["gradient", "normalized", "sampled"],
 )

@@ -70,6 +70,7 @@ TERMS: list[dict[str, Any]] = [
     {
         "backend": "sampled",
         "shots": lambda step: 8 + step,
+        "seed": 0,
         "quantum_weight": lambda step: 1 / (step + 1),
     },
 ]

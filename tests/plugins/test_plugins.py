@@ -280,7 +280,7 @@ def test_the_core_registers_through_the_same_hooks_and_comes_first():
     assert plugins.records[0].name == CORE
     assert plugins.records[0].status == "loaded"
     assert "qsgd_register_backends" in plugins.records[0].hooks
-    names = [n for r in plugins.collect("qsgd_register_backends") for n in r.spec.names]
+    names = [n for r in plugins.collect(BackendSpec) for n in r.spec.names]
     assert "exact" in names
 
 
@@ -326,7 +326,7 @@ def test_a_builtin_perturbation_and_task_cannot_be_replaced_either():
     ]:
         plugins = load(("qsgd-x", "1", provider(**{hook: hookimpl(lambda s=spec: [s])})))
         assert "belongs to qsgd-core" in plugins.failures[0].record.error
-        (kept,) = [r for r in plugins.collect(hook) if r.spec.name == spec.name]
+        (kept,) = [r for r in plugins.collect(type(spec)) if r.spec.name == spec.name]
         assert kept.distribution == CORE
 
 
@@ -404,7 +404,7 @@ def test_a_hook_that_raises_takes_its_whole_plugin_out_and_no_other():
     assert isinstance(failure.error, PluginHookError)
     assert "qsgd_register_tasks" in failure.record.error
     assert "RuntimeError: boom" in failure.record.error
-    assert "qsgd-x" not in {r.distribution for r in plugins.collect("qsgd_register_backends")}
+    assert "qsgd-x" not in {r.distribution for r in plugins.collect(BackendSpec)}
     with pytest.raises(PluginHookError, match="boom") as caught:
         Registry(Settings(), plugins).make_task("half")
     assert isinstance(caught.value.__cause__, RuntimeError)
@@ -450,7 +450,7 @@ def test_a_single_spec_in_place_of_a_list_is_refused():
 def test_lists_in_a_spec_become_tuples():
     spec = BackendSpec("x", "simulator", "m:F", names=["x", "y"])
     plugins = load(("qsgd-x", "1", serving(spec)))
-    assert plugins.collect("qsgd_register_backends")[-1].spec.names == ("x", "y")
+    assert plugins.collect(BackendSpec)[-1].spec.names == ("x", "y")
 
 
 def test_a_wrapper_of_one_plugin_does_not_see_the_specs_of_another():
@@ -463,7 +463,7 @@ def test_a_wrapper_of_one_plugin_does_not_see_the_specs_of_another():
         ("qsgd-a", "1", serving(simulator("a", "a"))),
         ("qsgd-w", "1", provider(qsgd_register_backends=qsgd_register_backends)),
     )
-    served = {r.distribution for r in plugins.collect("qsgd_register_backends")}
+    served = {r.distribution for r in plugins.collect(BackendSpec)}
     assert served == {CORE, "qsgd-a"}
 
 

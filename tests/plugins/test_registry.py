@@ -173,7 +173,7 @@ def test_within_a_distribution_an_exact_name_comes_before_a_pattern_before_a_pre
 def test_a_name_with_colons_is_tried_as_a_whole_before_it_is_split():
     spec = simulator("braket", patterns=("arn:aws:braket:*",))
     name = "arn:aws:braket:us-west-1::device/qpu/x/1"
-    assert registry(a=[spec]).resolve_backend(name).name == name
+    assert registry(a=[spec]).resolve_backend(name).spec == spec
 
 
 def test_only_the_first_colon_splits_prefix_and_device():
@@ -191,7 +191,7 @@ def test_a_prefix_serves_only_its_devices(name):
 
 def test_the_choice_records_name_distribution_and_version():
     choice = registry(a=[simulator("x", "x")]).resolve_backend("x")
-    assert (choice.name, choice.distribution, choice.version) == ("x", "qsgd-a", "1.0")
+    assert (choice.spec.names, choice.distribution, choice.version) == (("x",), "qsgd-a", "1.0")
 
 
 WAYS = {

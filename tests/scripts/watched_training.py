@@ -113,7 +113,7 @@ def main() -> None:
         opt.zero_grad()
         sum((w**2).mean() for w in weights).backward()  # type: ignore[union-attr]
         opt.step()
-    opt.qsgd_close(finished=False)
+    opt.close(finished=False)
     sys.stdout.write(json.dumps({"seen": seen, "happened": happened}))
 
 

@@ -25,14 +25,14 @@ def test_what_is_not_asked_for_comes_from_the_task_and_the_environment(monkeypat
     monkeypatch.setenv("QSGD_SHOTS", "128")
     config = full()
     assert (config.epochs, config.lr, config.weight_decay) == (7, 0.3, 0.02)
-    assert (config.backend, config.shots) == ("sampled", 128)
-    assert (full(lr=0.0).lr, full(backend="exact").backend) == (0.0, "exact")
+    assert (config.term.backend, config.term.shots) == ("sampled", 128)
+    assert (full(lr=0.0).lr, full(backend="exact").term.backend) == (0.0, "exact")
 
 
 def test_options_of_the_environments_backend_do_not_go_to_another(monkeypatch):
     monkeypatch.setenv("QSGD_BACKEND_OPTIONS", '{"method": "statevector"}')
-    assert full().backend_options == {"method": "statevector"}
-    assert full(backend="exact").backend_options is None
+    assert full().term.backend_options == {"method": "statevector"}
+    assert full(backend="exact").term.backend_options is None
 
 
 @pytest.mark.parametrize(

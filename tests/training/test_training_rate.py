@@ -162,8 +162,8 @@ def test_what_a_step_gets_is_said_in_words():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"lr_schedule": "cosine"}, "lr_schedule must be constant or linear, not 'cosine'"),
-        ({"precision": "bfloat16"}, "precision must be float32 or float16, not 'bfloat16'"),
+        ({"lr_schedule": "cosine"}, "lr_schedule must be 'constant' or 'linear', not 'cosine'"),
+        ({"precision": "bfloat16"}, "precision must be 'float32' or 'float16', not 'bfloat16'"),
         ({"warmup": 1.5}, "warmup is a share of the run's steps, 1 at most, not 1.5"),
         ({"warmup": -0.1}, "warmup must be finite and at least 0"),
         ({"clip_norm": float("inf")}, "clip_norm must be finite"),
@@ -326,4 +326,4 @@ def test_a_replay_of_a_run_with_steps_left_out_says_so(tmp_path, caplog):
 def test_assemble_plans_the_rate_before_anything_is_written():
     parts = assemble(Line(), resolve(LINEAR, TaskDefaults(), load_settings()))
     assert parts.config.lr_steps == 2 * N_BATCHES
-    parts.close()
+    parts.term.close()

@@ -88,7 +88,7 @@ CONFIGS = [
 ]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.perturbation)
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.term.perturbation)
 def test_the_line_of_a_run_asks_for_the_same_run(monkeypatch, config):
     settings, task = default_registry().settings, default_registry().make_task("sequences")
     full = resolve(config, task.defaults, settings)

@@ -119,8 +119,6 @@ def foresee(
     shots: int | None,
 ) -> Forecast:
     """Build task and term on the free simulator; only the question is about ``backend``."""
-    from dataclasses import replace
-
     from qsgd_core.measure.counts import check_count
     from qsgd_core.training.config import TrainConfig, resolve, total_steps
     from qsgd_core.training.setup import assemble
@@ -132,7 +130,7 @@ def foresee(
         if value is not None:
             check_count(count, value)
     config = resolve(TrainConfig(**asked, backend="exact"), task.defaults, settings)
-    parts = assemble(task, replace(config, shots=None))  # QSGD_SHOTS is not for ``exact``
+    parts = assemble(task, config.with_term(shots=None))  # QSGD_SHOTS is not for ``exact``
     try:
         if steps is None:
             own = total_steps(config, parts.built.train_loader)
@@ -148,7 +146,7 @@ def foresee(
             shots=shots if shots is not None else settings.shots,
         )
     finally:
-        parts.close()
+        parts.term.close()
 
 
 def _print(task: str, found: Forecast) -> None:

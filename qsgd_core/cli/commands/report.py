@@ -14,6 +14,7 @@ import typer
 from qsgd_core.cli.options import Debug, Json
 from qsgd_core.cli.show.output import print_json
 from qsgd_core.errors import ConfigError
+from qsgd_core.specs import ReportSpec
 
 if TYPE_CHECKING:
     from qsgd_core.plugins.registry import Registry
@@ -100,7 +101,7 @@ def _find(name: str, runs: Path, registry: Registry) -> tuple[str, Path]:
         there = Path(name).is_dir() or (runs / name).is_dir()
         if not there or any(kind.spec.name == COMPARISON for kind in kinds):
             raise
-        missing = unserved("report", COMPARISON, (), registry.plugins)
+        missing = unserved(ReportSpec, COMPARISON, (), registry.plugins)
         raise ConfigError(f"{error} If the folder is a comparison's: {missing}") from missing
 
 

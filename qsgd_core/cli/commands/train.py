@@ -17,6 +17,7 @@ from qsgd_core.plugins.options import parse_options
 from qsgd_core.settings import load_settings
 
 if TYPE_CHECKING:
+    from qsgd_core.policy import Policy
     from qsgd_core.schedule.ledger.rows import Job
     from qsgd_core.settings import Settings
     from qsgd_core.task import Task
@@ -445,15 +446,15 @@ def _require_in_order(summary: Summary) -> None:
 
     config = read_record(RunFolder(Path(summary.run_dir))).config
     ledger = Ledger(load_settings().ledger_url())
-    frozen = ledger.frozen(config.run or "")
+    frozen = ledger.frozen(config.term.run or "")
     said = [say_overrun(cap) for cap in frozen]
-    if _lacks_a_result(summary, config.policy):
-        said.append(_say_no_result(summary, ledger.jobs(run=config.run or "")))
+    if _lacks_a_result(summary, config.term.policy):
+        said.append(_say_no_result(summary, ledger.jobs(run=config.term.run or "")))
     if said:
         raise (BudgetError if frozen else BackendError)(" ".join(said))
 
 
-def _lacks_a_result(summary: Summary, policy: str | None) -> bool:
+def _lacks_a_result(summary: Summary, policy: str | Policy | None) -> bool:
     """Whether hardware was to have a part in s, and had none."""
     from qsgd_core.plugins.registry import default_registry
 

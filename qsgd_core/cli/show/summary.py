@@ -95,15 +95,18 @@ def describe_spending(spending: Mapping[str, Any]) -> str:
 
 def print_plan(plan: Plan) -> None:
     """What a run would do, on stdout."""
-    config = plan.config
+    config, said = plan.config, plan.to_dict()
     sizes = ", ".join(f"{count} of {size} qubits" for size, count in plan.block_sizes.items())
-    shots = "backend's default" if config.shots is None else str(config.shots)
+    shots = "backend's default" if config.term.shots is None else str(config.term.shots)
     rows = [
         ("task", f"{plan.task}, seed {config.seed}"),
         ("optimizer", f"{NAMES.get(config.optimizer, config.optimizer)}, {describe(config)}"),
         ("steps", "unknown" if plan.steps is None else f"{plan.steps} in {config.epochs} epochs"),
-        ("quantum term", f"{config.perturbation}, λ = {config.quantum_weight:g}"),
-        ("backend", f"{config.backend} ({plan.provider})"),
+        (
+            "quantum term",
+            f"{said['perturbation']}, λ = {said['quantum_weight']:g}",
+        ),
+        ("backend", f"{plan.to_dict()['backend']} ({plan.provider})"),
         ("touches", f"{plan.coordinates} coordinates of {plan.tensors} tensors"),
         ("circuits per refresh", f"{plan.blocks} ({sizes})"),
         ("refreshes", "unknown" if plan.refreshes is None else str(plan.refreshes)),

@@ -95,8 +95,8 @@ class Groups:
         defaults = self._config.group_defaults(step=step)
         own = [self._own(i, group) for i, group in enumerate(self.all)]
         settings = [defaults | values for values in own]
+        settings = [check_group(chosen) for chosen in settings]
         for group, chosen in zip(self.all, settings, strict=True):
-            check_group(chosen)
             if chosen["inject"] == "gradient" and group.get("differentiable"):
                 raise ConfigError('inject="gradient" cannot be used with differentiable=True.')
             check_block(chosen["n_qubits"])

@@ -9,19 +9,24 @@ from typing import Any
 
 import torch
 
-from qsgd_core.backend import Simulator
+from qsgd_core.backend import Backend, Simulator
 from qsgd_core.capabilities import Capabilities
 from qsgd_core.errors import CapabilityError, ConfigError
+from qsgd_core.isolate import is_core, name_of
 from qsgd_core.measure.counts import Count
-from qsgd_core.measure.options import ScheduleOptions, read_options
+from qsgd_core.measure.options import ScheduleOptions
 from qsgd_core.measure.paid import PaidRun, ScheduledRunner
+from qsgd_core.measure.ranks import Ranks
 from qsgd_core.measure.recording import RecordedRunner, Recording
 from qsgd_core.measure.replay import Replay
-from qsgd_core.measure.runner import Runner, SimulatorRunner
-from qsgd_core.optim.config import TermConfig
+from qsgd_core.measure.runner import SimulatorRunner
+from qsgd_core.optim.config import TermConfig, read_options
+from qsgd_core.optim.source.answers import Answers
 from qsgd_core.optim.source.modulation import Circuits, Classical, ClosedForm, Source
 from qsgd_core.perturbation import ClassicalPerturbation, Perturbation
 from qsgd_core.plugins.registry import Registry
+from qsgd_core.schedule.money import parse_budget
+from qsgd_core.seeds import RunSeed
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ def build_source(
     config: TermConfig,
     registry: Registry,
     *,
+    seed: RunSeed | None = None,
     recording: Recording | None = None,
     replay: Replay | None = None,
 ) -> tuple[Source, Origin]:
@@ -47,6 +53,7 @@ def build_source(
     Args:
         config: what was asked for.
         registry: knows the names.
+        seed: what it draws from; None for the one that was given.
         recording: gets what a simulator gives, and what there is to say of the run.
         replay: what is repeated; then no backend is looked for.
 
@@ -54,72 +61,106 @@ def build_source(
         ConfigError: a name nobody serves, options that do not validate, shots where there are
             none, or a combination that would measure nothing at a price.
     """
+    seed = seed or RunSeed(config.seed or 0)
     if replay is not None:
-        source, origin = _repeated(config, registry, recording, replay)
+        source, origin = _repeated(config, registry, seed, recording, replay)
     else:
-        source, origin = _chosen(config, registry, recording)
+        check_choices(config, registry)
+        source, origin = _chosen(config, registry, seed, recording)
     if recording is not None:
-        recording.header |= _header(config, origin, source)
+        recording.header |= _header(config, origin, seed, source)
         if replay is not None:
             recording.header["replay_of"] = replay.header.get("run")
     return source, origin
 
 
+def check_choices(config: TermConfig, registry: Registry) -> None:
+    """Raise for what only a paid backend reads and no paid backend could use.
+
+    Not on the day the backend is paid: a misspelt budget is a misspelt budget on a simulator too.
+
+    Raises:
+        ConfigError: a policy that nobody serves, an option that the scheduler does not have, a
+            budget that is neither an amount nor on the ledger.
+    """
+    registry.make_policy(config.policy or registry.settings.policy)
+    read_options(config.schedule)
+    if config.budget is not None and Ranks().is_lead:  # others may have no ledger
+        try:
+            parse_budget(config.budget)
+        except ConfigError:
+            from qsgd_core.optim.foresee import check_budget  # brings the ledger along
+
+            check_budget(config.budget, registry.settings)
+
+
 def _chosen(
-    config: TermConfig, registry: Registry, recording: Recording | None
+    config: TermConfig, registry: Registry, seed: RunSeed, recording: Recording | None
 ) -> tuple[Source, Origin]:
     settings = registry.settings
-    name = config.backend or settings.backend
-    choice = registry.resolve_backend(name)
-    perturbation = registry.make_perturbation(
-        config.perturbation, depth=config.depth, options=config.perturbation_options
-    )
+    asked = config.backend or settings.backend
+    choice = registry.resolve_backend(asked)
+    perturbation = _perturbation(config, registry)
     from_environment = config.backend is None and config.backend_options is None
     options = settings.backend_options if from_environment else config.backend_options
-    origin = Origin(name, choice.distribution, choice.version, config.perturbation, config.depth)
+    names = (name_of(asked), choice.distribution, choice.version)
+    origin = Origin(*names, name_of(config.perturbation), config.depth)
     shots = config.shots if config.shots is not None else settings.shots
     if choice.spec.kind == "backend":
-        return _paid(config, registry, origin, options, perturbation, shots), origin
-    simulator = registry.make_backend(name, options)
+        return _paid(config, registry, seed, origin, options, perturbation, shots), origin
+    simulator = registry.make_backend(asked, options)
     if not isinstance(simulator, Simulator):
-        raise ConfigError(f"{name!r} is registered as a simulator and is not one.")
+        raise ConfigError(f"{asked!r} is registered as a simulator and is not one.")
+    provider = f"{choice.distribution} {choice.version}".strip()
+    runner = SimulatorRunner(simulator, seed=seed, provider=provider)
 
-    def simulated(quantum: Perturbation) -> Source:
-        return _simulated(quantum, simulator, shots, config, recording)
+    def simulated(quantum: Perturbation, answers: Answers) -> Source:
+        return _simulated(quantum, answers, runner, shots, config, recording)
 
-    return _matched(config, registry, perturbation, simulated), origin
+    return _matched(config, registry, seed, perturbation, simulated), origin
+
+
+def _perturbation(config: TermConfig, registry: Registry) -> Perturbation | ClassicalPerturbation:
+    return registry.make_perturbation(
+        config.perturbation, depth=config.depth, options=config.perturbation_options
+    )
 
 
 def _repeated(
-    config: TermConfig, registry: Registry, recording: Recording | None, replay: Replay
+    config: TermConfig,
+    registry: Registry,
+    seed: RunSeed,
+    recording: Recording | None,
+    replay: Replay,
 ) -> tuple[Source, Origin]:
     """What the recorded run had, whether or not anybody here serves its backend."""
     of = replay.header
     names = (of["backend"], of["distribution"], of["version"])
-    origin = Origin(*names, config.perturbation, config.depth)
+    origin = Origin(*names, name_of(config.perturbation), config.depth)
     if of["kind"] == "recomputed":  # from formulas of the perturbation's
         plain = dataclasses.replace(config, backend="exact", backend_options=None, shots=None)
-        return _chosen(plain, registry, None)[0], origin
-    perturbation = registry.make_perturbation(
-        config.perturbation, depth=config.depth, options=config.perturbation_options
-    )
+        return _chosen(plain, registry, seed, None)[0], origin
+    perturbation = _perturbation(config, registry)
     runner = replay if recording is None else RecordedRunner(replay, recording)
     every = config.every
     if of["kind"] == "backend":
         every = _period(config.every, read_options(config.schedule))
 
-    def repeated(quantum: Perturbation) -> Source:
-        return Circuits(quantum, runner, shots=None, every=every)
+    def repeated(quantum: Perturbation, answers: Answers) -> Source:
+        return Circuits(quantum, runner, answers=answers, shots=None, every=every)
 
-    return _matched(config, registry, perturbation, repeated), origin
+    return _matched(config, registry, seed, perturbation, repeated), origin
 
 
-def _header(config: TermConfig, origin: Origin, source: Source | None = None) -> dict[str, Any]:
+def _header(
+    config: TermConfig, origin: Origin, seed: RunSeed, source: Source | None = None
+) -> dict[str, Any]:
     """What a record says of a run; ``kind`` is what a replay needs, see :class:`.Replay`.
 
     Args:
         config: what was asked for.
         origin: what was chosen.
+        seed: what is drawn from.
         source: what came of it; None: a paid run.
     """
     kind = "backend"
@@ -129,49 +170,63 @@ def _header(config: TermConfig, origin: Origin, source: Source | None = None) ->
         "kind": kind,
         **dataclasses.asdict(origin),
         "total_steps": config.total_steps,
-        "seed": config.seed,
+        "seed": seed.value,
     }
 
 
 def _matched(
     config: TermConfig,
     registry: Registry,
+    seed: RunSeed,
     perturbation: Perturbation | ClassicalPerturbation,
-    make: Callable[[Perturbation], Source],
+    make: Callable[[Perturbation, Answers], Source],
 ) -> Source:
     """The source of a quantum perturbation, or a classical one beside that of its match."""
+    answers = _answers(config.perturbation, perturbation, registry)
     if isinstance(perturbation, Perturbation):
-        return make(perturbation)
-    if perturbation.match is None:
-        return Classical(perturbation, None, seed=config.seed, every=config.every)
-    matched = registry.make_perturbation(perturbation.match, depth=config.depth)
-    if not isinstance(matched, Perturbation):
-        raise ConfigError(
-            f"{config.perturbation!r} is matched to {perturbation.match!r}, which is itself "
-            "classical. Match it to a quantum perturbation such as 'sine'."
-        )
-    return Classical(perturbation, make(matched), seed=config.seed, every=config.every)
+        return make(perturbation, answers)
+    matched = perturbation.match
+    reference = None
+    if matched is not None:
+        quantum = registry.make_perturbation(matched, depth=config.depth)
+        if not isinstance(quantum, Perturbation):
+            raise ConfigError(
+                f"{name_of(config.perturbation)!r} is matched to {name_of(matched)!r}, which is "
+                "itself classical. Match it to a quantum perturbation such as 'sine'."
+            )
+        reference = make(quantum, _answers(matched, quantum, registry))
+    return Classical(perturbation, reference, answers=answers, seed=seed, every=config.every)
+
+
+def _answers(
+    asked: str | Perturbation | ClassicalPerturbation,
+    made: Perturbation | ClassicalPerturbation,
+    registry: Registry,
+) -> Answers:
+    who = f"Perturbation {name_of(asked)!r} of {registry.provider_of(asked)}"
+    return Answers(who, trusted=is_core(made))
 
 
 def _simulated(
     perturbation: Perturbation,
-    simulator: Simulator,
+    answers: Answers,
+    runner: SimulatorRunner,
     shots: Count | None,
     config: TermConfig,
     recording: Recording | None,
 ) -> Source:
-    shots = _resolve_shots(simulator.name, simulator.capabilities, shots)
-    if simulator.capabilities.closed_form and shots is None and _has_closed_form(perturbation):
-        return ClosedForm(perturbation, simulator, every=config.every)
-    runner: Runner = SimulatorRunner(simulator, seed=config.seed)
-    if recording is not None:
-        runner = RecordedRunner(runner, recording)
-    return Circuits(perturbation, runner, shots=shots, every=config.every)
+    has = runner.simulator.capabilities
+    shots = _resolve_shots(runner.name, has, shots)
+    if has.closed_form and shots is None and _has_closed_form(perturbation):
+        return ClosedForm(perturbation, runner, answers=answers, every=config.every)
+    through = runner if recording is None else RecordedRunner(runner, recording)
+    return Circuits(perturbation, through, answers=answers, shots=shots, every=config.every)
 
 
 def _paid(
     config: TermConfig,
     registry: Registry,
+    seed: RunSeed,
     origin: Origin,
     options: Mapping[str, Any] | None,
     perturbation: Perturbation | ClassicalPerturbation,
@@ -179,11 +234,16 @@ def _paid(
 ) -> Source:
     """A queued service: refuse what would waste money; open nothing yet."""
     name = origin.backend
+    if isinstance(config.backend, Backend):
+        raise ConfigError(
+            f"A queued backend works in a process of its own, which finds it by name, and {name} "
+            "is an object. Register it in a distribution (qsgd new writes one) and name it."
+        )
     if isinstance(perturbation, ClassicalPerturbation):
         raise ConfigError(
-            f"Perturbation {config.perturbation!r} uses no circuit, so backend {name!r} would be "
+            f"Perturbation {origin.perturbation!r} uses no circuit, so backend {name!r} would be "
             "paid for nothing. Leave the backend out, or use "
-            f"perturbation={perturbation.match or 'sine'!r}."
+            f"perturbation={name_of(perturbation.match or 'sine')!r}."
         )
     settings = registry.settings
     policy = registry.make_policy(config.policy or settings.policy)
@@ -194,8 +254,6 @@ def _paid(
             "spread over it (total_steps=2000), or how many steps lie between two (every=50, or "
             "--every 50)."
         )
-    if config.budget is not None and not config.budget.strip():
-        raise ConfigError("budget must be an amount such as 600s, $25 or 1e6shots, not ''.")
     schedule = read_options(config.schedule)
     runner = ScheduledRunner(
         PaidRun(
@@ -210,11 +268,11 @@ def _paid(
             total_steps=config.total_steps,
             run=config.run,
             record=config.record,
-            seed=config.seed,
+            seed=seed.value,
             options=schedule,
             header={
-                **_header(config, origin),
-                "policy": config.policy or settings.policy,
+                **_header(config, origin, seed),
+                "policy": name_of(config.policy or settings.policy),
                 "wait": config.wait or settings.wait,
                 "shots": None if callable(shots) else shots,
                 "every": None if callable(config.every) else config.every,
@@ -222,7 +280,9 @@ def _paid(
             },
         )
     )
-    return Circuits(perturbation, runner, shots=shots, every=_period(config.every, schedule))
+    answers = _answers(config.perturbation, perturbation, registry)
+    every = _period(config.every, schedule)
+    return Circuits(perturbation, runner, answers=answers, shots=shots, every=every)
 
 
 def _period(every: Count | None, schedule: ScheduleOptions) -> int:

@@ -12,14 +12,14 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from qsgd_core.backend import Simulator
 from qsgd_core.circuits import Circuit, CircuitBatch, Workload
-from qsgd_core.errors import PluginHookError
 from qsgd_core.measure.counts import Count, at_step
 from qsgd_core.measure.paid import ScheduledRunner
 from qsgd_core.measure.runner import Runner, SimulatorRunner
 from qsgd_core.optim.coordinates.selection import Bucket
+from qsgd_core.optim.source.answers import Answers
 from qsgd_core.perturbation import ClassicalPerturbation, Perturbation
+from qsgd_core.seeds import RunSeed
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,17 @@ class ClosedForm:
     paid = None
 
     def __init__(
-        self, perturbation: Perturbation, simulator: Simulator, *, every: Count | None = None
+        self,
+        perturbation: Perturbation,
+        runner: SimulatorRunner,
+        *,
+        answers: Answers,
+        every: Count | None = None,
     ) -> None:
         self.perturbation = perturbation
         self.every = every
-        self._circuits = Circuits(perturbation, SimulatorRunner(simulator, seed=0), shots=None)
+        self._answers = answers
+        self._circuits = Circuits(perturbation, runner, answers=answers, shots=None)
 
     def modulate(
         self,
@@ -92,10 +98,11 @@ class ClosedForm:
         for bucket, t, g in zip(buckets, theta, grad, strict=True):
             parts = []
             for blocks in bucket.blocks:
-                part = self.perturbation.closed_form(blocks.take(t), blocks.take(g), step=step)
+                rows, slopes = blocks.take(t), blocks.take(g)
+                part = self.perturbation.closed_form(rows, slopes, step=step)
                 if part is None:
                     return self._circuits.modulate(buckets, theta, grad, step=step)
-                parts.append(part)
+                parts.append(self._answers.checked(part, rows, slopes))
             values.append(bucket.scatter(parts))
         return Modulation(values, "exact")
 
@@ -124,11 +131,13 @@ class Circuits:
         perturbation: Perturbation,
         runner: Runner,
         *,
+        answers: Answers,
         shots: Count | None,
         every: Count | None = None,
     ) -> None:
         self.perturbation = perturbation
         self.runner = runner
+        self._answers = answers
         self.shots = shots
         self.every = every
         self.paid = runner if isinstance(runner, ScheduledRunner) else None
@@ -162,13 +171,8 @@ class Circuits:
         for bucket, t in zip(buckets, theta, strict=True):
             parts = []
             for blocks in bucket.blocks:
-                part = torch.from_numpy(np.ascontiguousarray(next(decoded))).to(t)
-                if part.shape != (blocks.n_blocks, blocks.size):
-                    raise PluginHookError(
-                        f"{type(self.perturbation).__name__}.decode gave shape "
-                        f"{tuple(part.shape)} for {blocks.n_blocks} blocks of {blocks.size}."
-                    )
-                parts.append(part)
+                s = self._answers.decoded(next(decoded), (blocks.n_blocks, blocks.size))
+                parts.append(torch.from_numpy(np.ascontiguousarray(s)).to(t))
             values.append(bucket.scatter(parts))
         return Modulation(values, sample.source)
 
@@ -199,13 +203,15 @@ class Classical:
         perturbation: ClassicalPerturbation,
         reference: Source | None,
         *,
-        seed: int,
+        answers: Answers,
+        seed: RunSeed,
         every: Count | None = None,
     ) -> None:
         self.perturbation = perturbation
         self.every = every
         self.reference = reference
         self.seed = seed
+        self._answers = answers
         self.cheap = reference is None or reference.cheap
 
     def modulate(
@@ -230,13 +236,17 @@ class Classical:
             values.append(
                 torch.cat(
                     [
-                        self.perturbation.modulation(
+                        self._answers.checked(
+                            self.perturbation.modulation(
+                                t,
+                                g,
+                                step=step,
+                                name=member.name,
+                                seed=self.seed.value,
+                                reference=r if isinstance(r, torch.Tensor) else None,
+                            ),
                             t,
                             g,
-                            step=step,
-                            name=member.name,
-                            seed=self.seed,
-                            reference=r if isinstance(r, torch.Tensor) else None,
                         )
                         for member, t, g, r in parts
                     ]

@@ -173,18 +173,19 @@ def report(folder: RunFolder, open_ledger: Callable[[], Ledger]) -> Report:
         if paid:
             hardware = _hardware(reader, steps)
             ledger = open_ledger()
-            money = _money(audit(ledger, asked.run or ""), steps, hardware.refreshes.applied)
+            money = _money(audit(ledger, asked.term.run or ""), steps, hardware.refreshes.applied)
             notes += _notes_on(hardware, money, ledger)
+        said = asked.to_dict()
         return Report(
-            run=str(header.get("run") or asked.run or folder.path.name),
+            run=str(header.get("run") or asked.term.run or folder.path.name),
             run_dir=str(folder.path),
             task=config.task,
-            backend=asked.backend or "exact",
-            device=_device(money) or asked.backend or "exact",
-            perturbation=asked.perturbation,
+            backend=said["backend"] or "exact",
+            device=_device(money) or said["backend"] or "exact",
+            perturbation=said["perturbation"],
             policy=header.get("policy") if paid else None,
             wait=header.get("wait") if paid else None,
-            every=asked.every,
+            every=said["every"],
             seed=asked.seed,
             status=str(summary.get("status", "unfinished")),
             steps=steps,

@@ -81,17 +81,18 @@ def summarise(
 ) -> Summary:
     """The summary of a session that has ended."""
     config, position = parts.config, session.position
+    said = config.to_dict()
     stats = parts.term.qsgd_stats()
     last = session.rows[-1] if session.rows else {}
     return Summary(
         task=parts.task.name,
-        backend=config.backend or "exact",
-        perturbation=config.perturbation,
-        quantum_weight=config.quantum_weight,
-        n_qubits=config.n_qubits,
-        depth=config.depth,
-        scope=config.scope,
-        inject=config.inject,
+        backend=said["backend"] or "exact",
+        perturbation=said["perturbation"],
+        quantum_weight=said["quantum_weight"],
+        n_qubits=config.term.n_qubits,
+        depth=config.term.depth,
+        scope=config.term.scope,
+        inject=config.term.inject,
         seed=config.seed,
         epochs=position.epoch,
         steps=position.step,

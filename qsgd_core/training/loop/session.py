@@ -49,7 +49,6 @@ class Parts:
     term: Term
     meter: EpochMeter
     tell: Observer
-    close: Callable[..., None]
 
 
 class Session:

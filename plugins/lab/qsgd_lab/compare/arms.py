@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qsgd_core.errors import ConfigError
+from qsgd_core.isolate import name_of
 from qsgd_core.perturbation import ClassicalPerturbation
 from qsgd_core.plugins.options import parse_options
 from qsgd_core.plugins.registry import Registry
@@ -144,6 +145,8 @@ def parse_arm(name: str, registry: Registry) -> Arm:
         )
     made = registry.make_perturbation(what, depth=int(settings.get("depth", 2)), options=options)
     match = made.match if isinstance(made, ClassicalPerturbation) else None
+    if match is not None:
+        match = name_of(match)
     return Arm(name, what, weight, settings, options, control=control, match=match)
 
 

@@ -116,7 +116,10 @@ def _plan_arm(
         base, paid = _with_backend(base, backend, asked, registry)
     else:
         base = _without_backend(base, arm, registry.settings)
-    full = resolve(replace(base, **own), task.defaults, registry.settings)
+    try:
+        full = resolve(replace(base, **own), task.defaults, registry.settings)
+    except ConfigError as error:
+        raise ConfigError(f"Arm {arm.name!r}: {error}") from error
     replays = paid and arm.control
     if replays:
         _check_replay(arm, match, full)
@@ -154,15 +157,16 @@ def _with_backend(
     assert name is not None  # noqa: S101 - one of the three
     paid = registry.resolve_backend(name).spec.kind == "backend"
     checked = registry.backend_options(name, options) or None
-    config = replace(config, backend=name, backend_options=checked, shots=shots, every=asked.every)
-    return config, paid
+    every = asked.every
+    chosen = config.with_term(backend=name, backend_options=checked, shots=shots, every=every)
+    return chosen, paid
 
 
 def _check(arm: Arm, config: TrainConfig, task: Task) -> None:
     """Make the arm's optimizer once, on a model of two weights: what cannot work says so now."""
     try:
         made = make_optimizer(nn.Linear(1, 1), config, task.defaults, [], total_steps=1000)
-        made.close()
+        made.term.close()
     except ConfigError as error:
         raise ConfigError(f"Arm {arm.name!r}: {error}") from error
 
@@ -171,15 +175,15 @@ def _check_replay(arm: Arm, match: Arm | None, config: TrainConfig) -> None:
     """A control on a service reads what was measured for its match, on the same coordinates."""
     if match is None:
         raise ConfigError(
-            f"Arm {arm.name!r} takes its strength from what {config.backend!r} measures for "
+            f"Arm {arm.name!r} takes its strength from what {config.term.backend!r} measures for "
             f"{arm.match!r}, and no arm measures that. Add {arm.match}@{arm.quantum_weight:g}, "
             "with no options of its own."
         )
     scope = match.settings.get("scope", "tensor")
-    if scope != config.scope:
+    if scope != config.term.scope:
         raise ConfigError(
             f"Arm {arm.name!r} reads what is measured for {match.name!r}, which has the scope "
-            f"{scope!r} and not {config.scope!r}. Write {arm.name}:{scope}."
+            f"{scope!r} and not {config.term.scope!r}. Write {arm.name}:{scope}."
         )
 
 
@@ -190,7 +194,7 @@ def _without_backend(config: TrainConfig, arm: Arm, settings: Settings) -> Train
             f"QSGD_SHOTS={settings.shots} would hold for {arm.name!r} too, which runs no circuit. "
             f"Unset it and give --shots {settings.shots}, which belongs to the arms that do."
         )
-    return replace(config, backend="exact", backend_options={})
+    return config.with_term(backend="exact", backend_options={})
 
 
 def _target(asked: float | None, metric: Metric) -> float | None:

@@ -13,7 +13,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -184,7 +184,7 @@ def _configured(home: Path, plan: Plan, key: RunKey) -> TrainConfig:
     arm = plan.arm(key.arm)
     config = plan.config(key)
     if arm.paid:
-        return replace(config, budget=budget_of(plan, key))
+        return config.with_term(budget=budget_of(plan, key))
     if not arm.replays or arm.match is None:
         return config
     match = plan.key(arm.match, key.seed)
@@ -194,7 +194,7 @@ def _configured(home: Path, plan: Plan, key: RunKey) -> TrainConfig:
             "is not finished."
         )
     record = RunFolder(home / RUNS / match.name).record
-    return replace(config, replay=str(record.resolve()))
+    return config.with_term(replay=str(record.resolve()))
 
 
 def _taken_up(path: Path) -> bool:

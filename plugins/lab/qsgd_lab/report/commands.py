@@ -28,16 +28,17 @@ def train_command(record: Record) -> str | None:
     A replay is repeated from its record. None for a task that was handed over in Python.
     """
     config = record.config
-    if config.replay is not None:
-        return shlex.join(["qsgd", "train", "--replay", config.replay])
+    if config.term.replay is not None:
+        return shlex.join(["qsgd", "train", "--replay", config.term.replay])
     if record.source is None:
         return None
     words = ["qsgd", "train", record.source, *_flag("data", record.data)]
     flags = inspect.signature(train).parameters
+    default = TrainConfig().to_dict()
     for name, value in config.to_dict().items():
         if name in _OPTIONS:
             words += _options(_OPTIONS[name], value)
-        elif name in flags and value != getattr(TrainConfig(), name):
+        elif name in flags and value != default[name]:
             words += _flag(name, value)
     return shlex.join(words)
 
