@@ -13,6 +13,7 @@ from qsgd_core.events import Observer
 from qsgd_core.schedule.record.reader import RecordReader
 from qsgd_core.settings import load_settings
 from qsgd_core.task import Task
+from qsgd_core.training.code import edited_since
 from qsgd_core.training.config import MAY_CHANGE, TrainConfig, changes
 from qsgd_core.training.folder.folder import RunFolder, find_run, read_record
 from qsgd_core.training.folder.summary import Summary
@@ -61,8 +62,15 @@ def replay(
         )
     check_environment(settings, recorded, asked, folder)
     config = _as_far_as_recorded(recorded.config, asked, folder)
+    task = same_task(task, recorded, settings, folder)
+    if edited := edited_since(recorded.code, recorded.source):
+        logger.warning(
+            "The task's code is not what %s was trained with: %s changed since.",
+            folder.path,
+            ", ".join(edited),
+        )
     return train(
-        same_task(task, recorded, settings, folder),
+        task,
         config,
         source=recorded.source,
         data=None if recorded.data is None else Path(recorded.data),

@@ -17,6 +17,7 @@ from qsgd_core.events import Observer, RunEnded, RunStarted
 from qsgd_core.plugins.registry import default_registry
 from qsgd_core.settings import Settings, load_settings
 from qsgd_core.task import Task
+from qsgd_core.training import code
 from qsgd_core.training.config import (
     MAY_CHANGE,
     TrainConfig,
@@ -94,6 +95,7 @@ def train(
                     environment.describe(parts),
                     data=None if data is None else str(data.resolve()),
                     identity=task.identity(),
+                    code=code.code_of(source),
                 ),
             )
             session.save()
@@ -147,7 +149,7 @@ def resume(
         parts = assemble(task, full, told, record=folder.record)
         session = _session(parts, folder, checkpoint_every)
         session.restore(saved)
-        environment.warn_of_differences(record.environment, parts)
+        environment.warn_of_differences(record, parts)
         if parts.config != record.config:
             write_record(folder, replace(record, config=parts.config))
         return _finish(session, parts, folder)

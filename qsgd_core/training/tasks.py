@@ -12,6 +12,7 @@ from qsgd_core.errors import ConfigError
 from qsgd_core.plugins.registry import default_registry
 from qsgd_core.settings import Settings
 from qsgd_core.task import Task
+from qsgd_core.training import code
 from qsgd_core.training.folder.folder import Record
 
 
@@ -38,7 +39,9 @@ def load_task(source: str, settings: Settings) -> tuple[Task, str]:
             f"There is no task script {path} (looked for {script}). Give the path of a python file "
             "and a function in it: qsgd train path/to/script.py:make_task"
         )
-    return _call(_run(script), script, function), f"{script}:{function}"
+    with code.loading(script):
+        task = _call(_run(script), script, function)
+    return task, f"{script}:{function}"
 
 
 def open_task(source: str, data: Path | None, settings: Settings) -> tuple[Task, str]:

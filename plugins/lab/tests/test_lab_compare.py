@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import lab_compare_toy as toy
+import lab_report_made as made
 import pytest
 import torch
 
@@ -364,3 +368,41 @@ def test_bad_input_exits_with_2_and_leaves_nothing_behind(
     assert said == ""
     assert says in errors
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_comparison_knows_the_files_that_its_script_imports(tmp_path, monkeypatch, capsys):
+    """Imported by name: in the plan. By importlib in build(): seen by its runs, and said."""
+    monkeypatch.setattr("qsgd_lab.compare.executors.make_executor", made.here)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    script = Path(toy.write(tmp_path).rpartition(":")[0])
+    (tmp_path / "toy_width.py").write_text("")
+    (tmp_path / "toy_late.py").write_text("")
+    late = (
+        'import importlib\n        importlib.import_module("toy_" + "late")\n        own = torch.'
+    )
+    text = script.read_text().replace("own = torch.", late, 1)
+    script.write_text(f"import toy_width\n{text}")
+    line = ["compare", f"{script}:make_task", "--arms", "adamw,sine@0.5", "--seeds", "1"]
+    line += ["--epochs", "1", "--out", str(tmp_path / "c")]
+    assert main(line) == 0
+    assert main(line) == 0
+    assert "was changed while or since" not in capsys.readouterr().out
+    (tmp_path / "toy_late.py").write_text("N = 1")
+    assert main(line) == 0
+    assert "toy_late.py was changed while or since runs were trained" in capsys.readouterr().out
+    (tmp_path / "toy_width.py").write_text("N = 1")
+    monkeypatch.delitem(sys.modules, "toy_width")
+    assert main(line) == 2
+    assert "another toy_width.py" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_program_from_standard_input_compares_and_is_not_run_again(tmp_path):
+    source = toy.write(tmp_path)
+    line = ["compare", source, "--arms", "adamw,sine@0.5", "--seeds", "1", "--epochs", "1"]
+    line += ["--out", str(tmp_path / "c")]
+    program = f"import sys\nfrom qsgd_core.cli import main\nsys.exit(main({line!r}))\n"
+    done = subprocess.run(
+        [sys.executable, "-"], input=program, text=True, capture_output=True, timeout=300,
+        check=False, env=os.environ | {"QSGD_HOME": str(tmp_path / "home")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

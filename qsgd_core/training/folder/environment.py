@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 from qsgd_core.events import Warned
 from qsgd_core.measure.machine import describe_machine, differences
+from qsgd_core.training.code import edited_since
+from qsgd_core.training.folder.folder import Record
 from qsgd_core.training.loop.loading import repeats_workers
 from qsgd_core.training.loop.session import Parts
 
@@ -24,9 +25,15 @@ def describe(parts: Parts) -> dict[str, Any]:
     }
 
 
-def warn_of_differences(recorded: Mapping[str, Any], parts: Parts) -> None:
+def warn_of_differences(record: Record, parts: Parts) -> None:
     """Say once what may keep a resumed run from the bits of one that never stopped."""
-    if different := differences(recorded, describe(parts)):
+    if edited := edited_since(record.code, record.source):
+        _warn(
+            parts,
+            f"The task's code is not what the run was started with: {', '.join(edited)} changed "
+            "since. It goes on with the code of now.",
+        )
+    if different := differences(record.environment, describe(parts)):
         _warn(
             parts,
             f"The run goes on elsewhere, so its last bits may differ: {'; '.join(different)}.",

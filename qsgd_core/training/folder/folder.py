@@ -179,6 +179,7 @@ class Record:
         identity: the task's.
         config: the full configuration.
         environment: versions, threads and processor the run was started on.
+        code: of a task script, see :func:`qsgd_core.training.code.code_of`.
     """
 
     task: str
@@ -187,6 +188,7 @@ class Record:
     environment: dict[str, Any]
     data: str | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_record(folder: RunFolder, record: Record) -> None:
@@ -199,6 +201,7 @@ def write_record(folder: RunFolder, record: Record) -> None:
         "identity": record.identity,
         "config": record.config.to_dict(),
         "environment": record.environment,
+        "code": record.code,
     }
     files.write_json(folder.config, data)
 
@@ -224,6 +227,7 @@ def read_record(folder: RunFolder) -> Record:
             data["environment"],
             data=data.get("data"),
             identity=data.get("identity", {}),
+            code=data.get("code", {}),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(

@@ -79,6 +79,7 @@ class Plan:
         task: its name.
         source: how to find it: a registered name or ``/path/script.py:function``.
         script: SHA-256 of that script; None for a registered task.
+        imports: SHA-256 of each file of its own folder that it imports, by its path from there.
         data: folder handed to the task; None for its own data.
         metric: what is compared first.
         target: of that metric, for epochs-to-target; None where there is none.
@@ -108,6 +109,7 @@ class Plan:
     versions: dict[str, str]
     identity_of_task: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    imports: dict[str, str] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid4().hex[:12])
     format: int = FORMAT
 
@@ -144,6 +146,8 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """What makes it this comparison and no other, plain JSON values."""
         data = {k: v for k, v in asdict(self).items() if k not in _MAY_DIFFER}
+        if not self.imports:  # plans of before there were any keep their digest
+            del data["imports"]
         plain: dict[str, Any] = json.loads(json.dumps(data))
         return plain
 
@@ -252,14 +256,6 @@ def take_folder(folder: Path, plan: Plan) -> tuple[Plan, list[str]]:
     ]
 
 
-def script_digest(source: str) -> str | None:
-    """SHA-256 of a task script; None for a registered task."""
-    script, colon, _ = source.rpartition(":")
-    if not (colon and script.endswith(".py")):
-        return None
-    return hashlib.sha256(Path(script).read_bytes()).hexdigest()
-
-
 def metric_of(task: Task) -> Metric:
     """The task's first metric that is ``accuracy`` or ``loss``; its training loss without one."""
     first = next((metric for metric in task.metrics if metric in ("accuracy", "loss")), "loss")
@@ -276,10 +272,16 @@ def _differences(begun: Plan, asked: Plan) -> list[str]:
     then, now = begun.identity(), asked.identity()
     arms = then.pop("arms"), now.pop("arms")
     tasks = then.pop("identity_of_task"), now.pop("identity_of_task")
+    imports = then.pop("imports", {}), now.pop("imports", {})
     different = [
         f"{name} {_shown(then[name])} instead of {_shown(now[name])}"
         for name in then
         if then[name] != now[name]
+    ]
+    different += [
+        f"another {file}"
+        for file in sorted(imports[0].keys() | imports[1].keys())
+        if imports[0].get(file) != imports[1].get(file)
     ]
     different += [f"task's {text}" for text in task_differences(tasks[1], tasks[0])]
     names = tuple(",".join(arm["name"] for arm in some) for some in arms)

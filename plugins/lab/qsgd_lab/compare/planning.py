@@ -14,10 +14,11 @@ from qsgd_core.plugins.registry import Registry
 from qsgd_core.settings import Settings
 from qsgd_core.task import Task
 from qsgd_core.training import TrainConfig, open_task
+from qsgd_core.training.code import code_of
 from qsgd_core.training.config import resolve
 from qsgd_core.training.optimizer import make_optimizer
 from qsgd_lab.compare.arms import Arm, baseline_of, matching_arm, parse_arms
-from qsgd_lab.compare.plan import ArmPlan, Plan, metric_of, script_digest, versions
+from qsgd_lab.compare.plan import ArmPlan, Plan, metric_of, versions
 from qsgd_lab.stats.pairs import Metric
 
 TARGET = 0.9
@@ -77,10 +78,13 @@ def make_plan(asked: Asked, registry: Registry) -> Plan:
             "Name it with --backend, or leave --budget out."
         )
     metric = metric_of(task)
+    code = code_of(source, when_loaded=True)
+    script = code.pop(Path(source.rpartition(":")[0]).name, None)
     return Plan(
         task=task.name,
         source=source,
-        script=script_digest(source),
+        script=script,
+        imports=code,
         data=None if asked.data is None else str(asked.data.resolve()),
         metric=metric,
         target=_target(asked.target, metric),

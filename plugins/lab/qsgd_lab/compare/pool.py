@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 from qsgd_core.cli.streams import replace_what_cannot_be_shown
 from qsgd_core.errors import ConfigError
@@ -45,7 +46,7 @@ class LocalExecutor:
             while waiting or busy:
                 while waiting and idle:
                     key, pool = waiting.pop(), idle.pop()
-                    with _no_current_folder():
+                    with _no_current_folder(), _no_main_program():
                         future = pool.submit(run_one, str(home), key.arm, key.seed)
                     busy[future] = (key, pool)
                 done, _ = wait(busy, return_when=FIRST_COMPLETED)
@@ -98,6 +99,21 @@ def _no_current_folder() -> Iterator[None]:
         yield
     finally:
         del os.environ[SAFE_PATH]  # noqa: TID251
+
+
+@contextmanager
+def _no_main_program() -> Iterator[None]:
+    """Processes that start meanwhile do not run this process's program again.
+
+    ``spawn`` has them import it, which they need for nothing: one that came from standard input is
+    in no file, and one without ``if __name__ == "__main__"`` would start a comparison of its own.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _begin(own: bool) -> None:

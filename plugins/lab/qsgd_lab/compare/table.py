@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from qsgd_core.training.code import edited_since
 from qsgd_core.training.folder.folder import RunFolder, read_record
 from qsgd_core.training.loop.rate import describe, varies
 from qsgd_lab.compare import witness
@@ -264,7 +265,7 @@ def _epochs(plan: Plan, found: Mapping[str, Mapping[int, Outcome]]) -> dict[str,
 
 
 def _notes(folder: Path, plan: Plan) -> list[str]:
-    notes = []
+    notes = _code(folder, plan)
     for seed in plan.seeds:
         seen = {
             arm.name: witness.read(folder / RUNS / plan.key(arm.name, seed).name)
@@ -277,6 +278,22 @@ def _notes(folder: Path, plan: Plan) -> list[str]:
                 "its seed does not set; differences are noisier for it."
             )
     return notes
+
+
+def _code(folder: Path, plan: Plan) -> list[str]:
+    """What of the task's code is not what runs were trained with."""
+    runs = [RunFolder(folder / RUNS / key.name) for key in plan.every_run()]
+    edited = {
+        file
+        for run in runs
+        if run.config.exists()
+        for file in edited_since(read_record(run).code, plan.source)
+    }
+    return [
+        f"{file} was changed while or since runs were trained: not all of them have the code that "
+        "is there now. Compare in a new folder (--out) for runs that do."
+        for file in sorted(edited)
+    ]
 
 
 def _every_step(folder: Path, plan: Plan) -> list[str]:

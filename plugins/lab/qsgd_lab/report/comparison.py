@@ -141,6 +141,7 @@ def _provenance(comparison: Comparison, backstage: Backstage) -> tuple[Block, ..
     rows = [
         ("comparison", f"{plan.id}, plan {plan.digest()}"),
         ("task", plan.source + ("" if plan.script is None else f", SHA-256 {plan.script}")),
+        *((f"imported {file}", f"SHA-256 {digest}") for file, digest in plan.imports.items()),
         *_chosen(plan.identity_of_task),
         ("data", plan.data or "the task’s own"),
         ("seeds", ", ".join(map(str, plan.seeds))),
