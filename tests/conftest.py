@@ -1,11 +1,9 @@
-"""Every test starts from the same environment, and skips are counted where they are seen."""
+"""A paid provider, two processes, a PostgreSQL server: what several tests stand on."""
 
 from __future__ import annotations
 
-import gc
 import importlib.metadata
 import importlib.util
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from patience import PATIENCE_S
 from postgres import Postgres, binaries
 
 if TYPE_CHECKING:
@@ -21,27 +20,6 @@ if TYPE_CHECKING:
     from qsgd_core.schedule.ledger.ledger import Ledger
 
 pytest.register_assert_rewrite("kills")  # tests/services/kills.py
-
-
-@pytest.fixture(autouse=True)
-def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No QSGD_* variable, no plugin loaded by an earlier test, one torch thread."""
-    for name in [name for name in os.environ if name.startswith("QSGD_")]:
-        monkeypatch.delenv(name)
-    if registry := sys.modules.get("qsgd_core.plugins.registry"):
-        registry.forget_registries()
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(1)
-
-
-def pytest_collection_finish() -> None:
-    """What collecting has imported stays, and need not be searched for garbage again and again.
-
-    That was a quarter of the time: libraries, such as transformers after each training, collect
-    garbage themselves, among the objects of every SDK.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 OWN_PLUGINS = {
@@ -70,7 +48,7 @@ def filebox_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
     how = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", site]
     package = Path(__file__).parent / "services" / "filebox"
-    subprocess.run([*pip, *how, package], check=True, timeout=300)
+    subprocess.run([*pip, *how, package], check=True, timeout=PATIENCE_S)
     return site
 
 
@@ -138,9 +116,3 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
     server: Postgres = request.getfixturevalue("postgres")
     return server.new_database()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Count the skips: a test that runs nowhere would otherwise look like one that passes."""
-    skipped = terminalreporter.stats.get("skipped", [])
-    terminalreporter.write_line(f"skipped tests: {len(skipped)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from patience import PATIENCE_S
 
 from qsgd_core.cli import main
 
@@ -204,7 +205,7 @@ def test_the_real_program_keeps_the_exit_code_and_stays_quiet(folder):
         [sys.executable, "-m", "qsgd_core", "train", TASK, "--n-qubits", "0", "--json"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
     )
     assert (done.returncode, done.stdout) == (2, "")

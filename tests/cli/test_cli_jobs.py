@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S
 
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.cli import main
@@ -210,7 +211,7 @@ def test_resume_leaves_a_run_with_a_courier_of_its_own_alone(capsys, left_behind
     ) as courier:  # fmt: skip
         assert courier.stdout.readline() == "up\n"
         assert [r["state"] for r in run_json(capsys, "resume")] == ["submitted"]
-        courier.communicate("\n", timeout=60)
+        courier.communicate("\n", timeout=PATIENCE_S)
     assert [r["tag"] for r in run_json(capsys, "resume")] == [tag]
     assert ledger.job(tag).state == "settled"
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from qsgd_core.cli import main
 from qsgd_core.cli.commands import doctor, listing
@@ -122,7 +123,7 @@ def test_plugins_json_imports_neither_torch_nor_an_sdk():
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
     )
     assert done.stderr.splitlines()[-1] == "0 []"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from patience import PATIENCE_S
 
 from qsgd_core.cli import main
 
@@ -61,7 +62,7 @@ def assert_resumes_to_the_bits_of_a_whole_run(capsys) -> None:
 
 def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(waiting, capsys):
     waiting.send_signal(signal.SIGINT)
-    out, err = waiting.communicate("\n", timeout=120)
+    out, err = waiting.communicate("\n", timeout=PATIENCE_S)
     assert waiting.returncode == 130
     assert "Interrupted after step 8; everything is saved." in err
     assert "To go on: qsgd train --resume run" in err
@@ -73,7 +74,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(waiting, capsys):
 
 def test_kill_9_falls_back_to_the_last_checkpoint(waiting, capsys):
     waiting.kill()
-    assert waiting.wait(timeout=120) == -signal.SIGKILL
+    assert waiting.wait(timeout=PATIENCE_S) == -signal.SIGKILL
     assert (position()["epoch"], position()["batch"]) == (1, 0)
     assert_resumes_to_the_bits_of_a_whole_run(capsys)
 

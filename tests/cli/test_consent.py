@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from patience import PATIENCE_S
 
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.cli.consent import NO, Plan, is_large, require_consent
@@ -162,7 +163,7 @@ def at_a_terminal(line: list[str], env: dict[str, str], folder: Path, *, keys: b
         line, env=env, cwd=folder, stdin=theirs, stderr=theirs, stdout=subprocess.DEVNULL
     )
     os.close(theirs)
-    shown, end = b"", time.monotonic() + 300
+    shown, end = b"", time.monotonic() + PATIENCE_S
     try:
         while time.monotonic() < end:
             try:
@@ -177,7 +178,7 @@ def at_a_terminal(line: list[str], env: dict[str, str], folder: Path, *, keys: b
         if time.monotonic() >= end:
             process.kill()
         os.close(ours)
-    return process.wait(timeout=60), shown.decode()
+    return process.wait(timeout=PATIENCE_S), shown.decode()
 
 
 def test_at_a_terminal_enter_means_no_and_y_means_yes(command):
@@ -197,7 +198,7 @@ def test_a_script_that_asks_for_much_without_yes_is_exit_code_2_and_sends_nothin
     line, env, folder = command
     line += ["--budget", "$25"]
     done = subprocess.run(
-        line, env=env, cwd=folder, capture_output=True, text=True, timeout=120, check=False,
+        line, env=env, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")

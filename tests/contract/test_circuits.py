@@ -96,7 +96,7 @@ def test_an_ansatz_that_cannot_be_built_is_refused():
         ansatz(4, 1, "star")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(circuits())
 def test_the_json_form_reads_back_equal_with_the_same_digest(circuit):
     text = json.dumps(circuit.to_dict())
@@ -197,7 +197,7 @@ def read_back(text: str):
     return circuit
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(circuits(), st.integers(0, 2**32 - 1))
 def test_qiskit_reads_the_openqasm_text_back_bound_and_unbound(circuit, seed):
     angles = np.random.default_rng(seed).normal(scale=5, size=circuit.n_slots)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from patience import PATIENCE_S
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "distributed.py"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
@@ -25,7 +26,9 @@ def run(*arguments: str | Path, processes: int | None = None) -> str:
     line = [sys.executable, *launcher, EXAMPLE, "--double", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     for _ in range(3):
-        done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            line, env=environment, capture_output=True, text=True, timeout=PATIENCE_S
+        )
         if ABORTED not in done.stderr:
             break
     assert done.returncode == 0, done.stderr
@@ -88,6 +91,6 @@ def test_on_a_gpu_nccl_ends_with_the_weights_of_one_process(alone, tmp_path, lay
 
 def test_fsdp_without_torchrun_says_how_to_start_it():
     line = [sys.executable, EXAMPLE, "--fsdp"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 2
     assert "torchrun --nproc-per-node 2 examples/distributed.py --fsdp" in done.stderr

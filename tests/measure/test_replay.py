@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from patience import PATIENCE_S
 from stopping import stop_at
 from torch import nn
 
@@ -327,7 +328,11 @@ def qsgd(*arguments: str, env: dict[str, str], bare: bool = False) -> dict[str, 
     """What the command printed as JSON; ``bare``: where a replay must do without everything."""
     head = [str(BARE)] if bare else ["-m", "qsgd_core"]
     done = subprocess.run(
-        [sys.executable, *head, *arguments], env=env, capture_output=True, text=True, timeout=120
+        [sys.executable, *head, *arguments],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
@@ -389,7 +394,7 @@ def test_a_replay_that_makes_no_sense_is_refused_on_the_command_line(
         env=env | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 2
     assert says in " ".join(done.stderr.split())

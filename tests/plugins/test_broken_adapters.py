@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 TASK = f"{Path(__file__).parents[1] / 'scripts' / 'noisy_task.py'}:make_task"
 ADAPTERS = {
@@ -42,7 +43,7 @@ def test_the_rest_works_and_whoever_names_one_is_told_the_pip_line(kind, tmp_pat
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])

@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from qsgd_core import testing
 from qsgd_core.testing.standard import standard_tests
@@ -52,7 +53,7 @@ def session(tmp_path_factory):
             env=env,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE_S,
             check=False,
         )
     return folder, done

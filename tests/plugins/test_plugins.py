@@ -12,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S
 
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.errors import (
@@ -50,7 +51,7 @@ BAD = {
 def site(tmp_path_factory) -> Path:
     """A folder into which pip has installed every package of tests/packages."""
     target = tmp_path_factory.mktemp("site")
-    subprocess.run([*PIP, *INSTALL, "--target", target, *PACKAGES], check=True, timeout=300)
+    subprocess.run([*PIP, *INSTALL, "--target", target, *PACKAGES], check=True, timeout=PATIENCE_S)
     return target
 
 
@@ -261,14 +262,16 @@ def test_a_real_environment_meets_a_package_when_installed_and_forgets_it_when_r
     def ask() -> dict[str, str]:
         env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
         done = subprocess.run(
-            [python, "-c", script], env=env, check=True, timeout=120, stdout=subprocess.PIPE
+            [python, "-c", script], env=env, check=True, timeout=PATIENCE_S, stdout=subprocess.PIPE
         )
         return json.loads(done.stdout)
 
     assert ask() == {"exact": CORE, "broken": "UnknownBackendError"}
-    subprocess.run([*pip, *INSTALL, broken], check=True, timeout=300)
+    subprocess.run([*pip, *INSTALL, broken], check=True, timeout=PATIENCE_S)
     assert ask() == {"exact": CORE, "broken": "PluginLoadError"}
-    subprocess.run([*pip, "uninstall", "--quiet", "--yes", "qsgd-broken"], check=True, timeout=120)
+    subprocess.run(
+        [*pip, "uninstall", "--quiet", "--yes", "qsgd-broken"], check=True, timeout=PATIENCE_S
+    )
     assert ask() == {"exact": CORE, "broken": "UnknownBackendError"}
 
 

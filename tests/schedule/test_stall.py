@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -23,7 +24,7 @@ def test_asking_listening_and_applying_touch_no_file_socket_database_or_lock(
         capture_output=True,
         text=True,
         check=False,
-        timeout=150,
+        timeout=PATIENCE_S,
     )
     assert watched.returncode == 0, watched.stderr
     found = json.loads(watched.stdout)
@@ -48,7 +49,7 @@ def test_the_watch_sees_what_it_is_there_for(tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        timeout=150,
+        timeout=PATIENCE_S,
     )
     kinds = set(found.stdout.strip().splitlines()[-1].split("|"))
     assert {

@@ -17,8 +17,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-START_S, COLLECTIVE_S, CALL_S = 120, 45, 100
-"""How long a worker may take to be ready, a rank may wait for the others, and a call may take."""
+from patience import PATIENCE_S
+
+COLLECTIVE_S = 300
+"""How long a rank waits for the others, so for one that has failed as well."""
 
 
 class Gang:
@@ -44,7 +46,7 @@ class Gang:
             self._start()
         for _, pipe in self._workers:
             pipe.send((function, args, kwargs))
-        answers = [self._answer(rank, CALL_S) for rank in range(self._world)]
+        answers = [self._answer(rank, PATIENCE_S) for rank in range(self._world)]
         if failures := [text for ok, text in answers if not ok]:
             self.close()
             raise AssertionError("\n".join(failures))
@@ -71,7 +73,7 @@ class Gang:
             theirs.close()
             self._workers.append((process, ours))
         for rank in range(self._world):
-            ok, text = self._answer(rank, START_S)
+            ok, text = self._answer(rank, PATIENCE_S)
             if not ok:
                 self.close()
                 raise AssertionError(text)

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from patience import PATIENCE_S
+
 from qsgd_core.schedule.child import command
 from qsgd_core.schedule.ledger.ledger import OPEN, Ledger
 from qsgd_core.schedule.trainer.process import COURIER_MODULE
@@ -134,7 +136,7 @@ class Trainer:
             return None
         return int(children[0]) if children else None
 
-    def end(self, timeout_s: float = 120.0) -> list[str]:
+    def end(self, timeout_s: float = PATIENCE_S) -> list[str]:
         """What it printed, once it is over and went well."""
         try:
             out, _ = self.process.communicate(timeout=timeout_s)
@@ -173,6 +175,12 @@ class Campaign:
     states: Counter[str] = field(default_factory=Counter)
     steps: int = 0
 
+    def enough(self, kills: int) -> bool:
+        """Whether so many were killed, of both kinds, and one while a job was out."""
+        out = self.states["submitting"] + self.states["submitted"]
+        each = min(self.struck["courier"], self.struck["trainer"])
+        return self.struck.total() >= kills and each >= kills // 5 and out > 0
+
 
 def campaign(
     start: Callable[[int], Trainer],
@@ -189,13 +197,14 @@ def campaign(
         start: a trainer that goes so many steps.
         bystander: looks all the time.
         moments: one is drawn for each kill.
-        kills: how many.
+        kills: how many at least: it goes on until a fifth of them were trainers, a fifth couriers,
+            and one of them met a job that was out.
         steps: of the first trainer; when one comes to its end, the next goes as many further.
         seed: of what is killed when.
     """
     found, draw, further = Campaign(), random.Random(seed), steps
     trainer, in_a_row = start(steps), 0
-    while found.struck.total() < kills:
+    while not found.enough(kills):
         victim = draw.choice(["courier", "trainer"]) if in_a_row < MOST_IN_A_ROW else "trainer"
         if victim == "courier":
             _watch(bystander, trainer, until=lambda now, of=trainer: of.courier())
@@ -216,8 +225,6 @@ def campaign(
             trainer, in_a_row = start(steps), 0
     lines = trainer.end()
     assert [line.split()[0] for line in lines] == [*map(str, range(steps)), "done"]
-    assert min(found.struck["courier"], found.struck["trainer"]) >= kills // 5
-    assert found.states["submitting"] + found.states["submitted"] > 0
     bystander.check_end()
     again = start(steps)
     assert again.end() == lines
@@ -253,8 +260,8 @@ def _wait(moment: Moment, bystander: Bystander, trainer: Trainer, draw: random.R
 def look_once(url: str, *, env: Mapping[str, str]) -> None:
     """A courier that submits nothing: it recovers and collects what there is, and ends."""
     config = json.dumps({"ledger": url, "run": RUN, "once": True})
-    words = command(COURIER_MODULE)
-    subprocess.run(words, input=f"{config}\n", env=dict(env), text=True, check=True, timeout=120)
+    words, said = command(COURIER_MODULE), f"{config}\n"
+    subprocess.run(words, input=said, env=dict(env), text=True, check=True, timeout=PATIENCE_S)
 
 
 def wait_for(happened: Callable[[], object], trainer: Trainer) -> None:

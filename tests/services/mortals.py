@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from patience import PATIENCE_S
 
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.schedule.courier.courier import Courier
@@ -28,8 +29,8 @@ BUDGET = "b"
 IN_FLIGHT = 4
 LAST_KILL = 0.8
 """Share of the jobs that are sold when the last kill falls."""
-PATIENCE_S = 20.0
-"""Longest wait for jobs to be sold."""
+LULL_S = 20.0
+"""Longest wait for jobs to be sold; then the next kill falls all the same."""
 LEDGER_CALLS = (
     "add_intent", "reserve", "begin_submit", "not_sent", "doubt", "submitted", "store", "settle",
     "fail", "refund", "stray",
@@ -185,7 +186,7 @@ class Graveyard:
                 assert len(self._done) < self.scenario.runs, f"too few jobs: {self.toll}"
             self._start_all(0.0)
             for run, process in self._alive.items():
-                process.join(timeout=900)
+                process.join(timeout=PATIENCE_S)
                 assert process.exitcode == 0, (run, process.exitcode)
         finally:
             for process in self._alive.values():
@@ -196,7 +197,7 @@ class Graveyard:
         """Until the next kill is due, by the jobs sold; the dead are raised meanwhile."""
         share = LAST_KILL * min(1.0, self.toll.kills / kills)
         due = share * self.scenario.runs * self.scenario.steps
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + LULL_S
         folder = self.vendor.options.folder / "jobs"
         self._start_all(self._risk)
         while len(list(folder.glob("*.json"))) < due and time.monotonic() < end:

@@ -17,10 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from patience import PATIENCE_S
+
 LONGEST_S = 14400
 """The server ends by itself after this long, should nobody be left to end it."""
-START_S = 60.0
-STOP_S = 30.0
 
 
 def binaries() -> Path | None:
@@ -49,7 +49,7 @@ class Postgres:
         how = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username=qsgd"]
         subprocess.run(
             [folder / "initdb", "--pgdata", data, *how],
-            cwd=self.root, check=True, capture_output=True, timeout=START_S, **self._as,
+            cwd=self.root, check=True, capture_output=True, timeout=PATIENCE_S, **self._as,
         )  # fmt: skip
         self.port = _free_port()
         listen = ["-h", "127.0.0.1", "-p", str(self.port), "-k", self.root]
@@ -78,7 +78,7 @@ class Postgres:
         """End it at once, cutting connections, and remove its folder."""
         self._process.send_signal(signal.SIGQUIT)
         try:
-            self._process.wait(timeout=STOP_S)
+            self._process.wait(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -102,7 +102,7 @@ class Postgres:
     def _wait_until_ready(self) -> None:
         import psycopg
 
-        end = time.monotonic() + START_S
+        end = time.monotonic() + PATIENCE_S
         while True:
             try:
                 psycopg.connect(self._dsn).close()

@@ -20,6 +20,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from patience import PATIENCE_S
 from scipy.stats import binom, norm
 
 from qsgd_core.backend import Backend, Simulator
@@ -85,7 +86,7 @@ def served(name: str) -> Callable[[Workload], Result]:
 
     def run(work: Workload) -> Result:
         handle = backend.submit(work, shots=SHOTS, tag=uuid4().hex, limit=Limit())
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE_S
         while not backend.status(handle).state.final:
             assert time.monotonic() < end
             time.sleep(0.02)

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S
 
 from qsgd_core.builtin.simulators import ExactSimulator, SampledSimulator
 from qsgd_core.circuits import Circuit, CircuitBatch, Gate, Workload, ansatz
@@ -145,7 +146,11 @@ for kind in ("backends", "perturbations", "tasks", "observers"):
 print("heavy", sorted({"torch", "numpy", "sklearn"} & set(sys.modules)))
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
     )
     assert done.stdout.splitlines() == [
         "backends exact qsgd_core.builtin.simulators:ExactSimulator",

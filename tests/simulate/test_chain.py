@@ -69,7 +69,7 @@ def test_without_entangler_any_depth_is_exact():
         assert (z - by_state_vector(theta, 40, "none", given_phases)).abs().max() <= 1e-12
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     n=st.integers(1, 5),
     depth=st.integers(1, 6),

@@ -100,7 +100,7 @@ def noisy(rng, shape):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(circuits(), st.integers(0, 2**32 - 1))
 def test_any_circuit_agrees_with_a_density_matrix(drawn, seed):
     circuit, observables = drawn

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 ACME = Path(__file__).parents[2] / "adapters/pennylane/tests/packages/acme"
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
@@ -17,7 +18,7 @@ PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-
 def conform(name: str, **environment: str) -> dict:
     command = [sys.executable, "-m", "qsgd_core", "conform", name, "--json"]
     said = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | environment, timeout=300
+        command, capture_output=True, text=True, env=os.environ | environment, timeout=PATIENCE_S
     )
     assert said.returncode == 0, said.stdout + said.stderr
     return json.loads(said.stdout)
@@ -53,6 +54,6 @@ def test_what_comes_with_qsgd_keeps_its_own_contract(name):
 @pytest.mark.slow
 def test_a_third_partys_pennylane_device_passes_through_the_adapter(tmp_path):
     local = ["--no-deps", "--no-build-isolation", "--no-index", "--target", str(tmp_path)]
-    subprocess.run([*PIP, *local, str(ACME)], check=True, timeout=300)
+    subprocess.run([*PIP, *local, str(ACME)], check=True, timeout=PATIENCE_S)
     report = conform("pennylane:acme.qubit", PYTHONPATH=str(tmp_path))
     assert (report["failed"], report["passed"] > 0) == (0, True)

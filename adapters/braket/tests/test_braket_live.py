@@ -12,6 +12,7 @@ import uuid
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S
 
 from qsgd_braket.cloud.backend import BraketDevice
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
@@ -31,7 +32,7 @@ def test_sv1_gives_the_sine_and_is_found_by_its_tag():
     assert device.quote(work, shots=1000).worst.usd < 0.10
     tag = f"qsgd-live-{uuid.uuid4()}"
     handle = device.submit(work, shots=1000, tag=tag, limit=Limit(usd=0.10))
-    end = time.monotonic() + 600
+    end = time.monotonic() + PATIENCE_S
     while not device.status(handle).state.final and time.monotonic() < end:
         time.sleep(2)
     assert device.status(handle).state is JobState.DONE

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from aws_double import AwsDouble
+from patience import PATIENCE_S
 
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.training.loop import checkpoint
@@ -23,7 +24,6 @@ DIGITS = ["digits", "--epochs", "1", "--every", "15", "--json"]
 DIGITS += ["--policy", "sync"]  # training waits for each refresh and holds it
 SMALL = Path(__file__).parents[3] / "tests" / "scripts" / "noisy_task.py"
 TINY = [f"{SMALL}:make_task", "--every", "2", "--shots", "32", "--json"]
-SECONDS = 120.0
 
 
 class User:
@@ -53,7 +53,7 @@ class User:
     def run(self, backend: str, *arguments: str) -> tuple[int, str, str]:
         """Exit status, stdout, stderr."""
         process = self.start(backend, *arguments)
-        out, err = process.communicate(timeout=SECONDS)
+        out, err = process.communicate(timeout=PATIENCE_S)
         return process.returncode, out, err
 
     def succeed(self, backend: str, *arguments: str) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def test_what_the_double_serves_at_steps_0_15_and_30_is_the_s_that_training_appl
     process = user.start(aws_devices.CEPHEUS, *DIGITS, *run)
     applied = []
     for tasks in (1, 2, 3):
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + PATIENCE_S
         while double.ledger()["asked"] < tasks:
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < end
@@ -110,7 +110,7 @@ def test_what_the_double_serves_at_steps_0_15_and_30_is_the_s_that_training_appl
         if tasks > 1:
             applied.append(held(saved))
         double.release()
-    out, err = process.communicate(timeout=SECONDS)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     said, saved, books = json.loads(out), user.saved("run"), double.ledger()
     applied.append(held(saved))

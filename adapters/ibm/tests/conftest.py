@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 
 from qsgd_ibm import transport
 from qsgd_ibm.backend import IBMBackend, open_account
@@ -55,7 +56,7 @@ class Double:
     def get(self, path: str, data: bytes | None = None) -> Any:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=30) as answer:
+        with opener.open(request, timeout=PATIENCE_S) as answer:
             return json.load(answer)
 
     def _ask(self, what: str, body: Any = None) -> Any:
@@ -87,7 +88,7 @@ def running_double() -> Iterator[Double]:
     process, double = _start("--max-seconds", "14400")
     yield double
     process.terminate()
-    process.wait(10)
+    process.wait(PATIENCE_S)
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +159,7 @@ def collect() -> Any:
     """Asks for a job until it is final, then fetches it; at most 30 s."""
 
     def wait(backend: Any, handle: Any) -> Any:
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE_S
         while not backend.status(handle).state.final:
             assert time.monotonic() < end, "the double did not finish the job"
         return backend.fetch(handle)

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S
 
 from qsgd_core.backend import Backend
 from qsgd_core.circuits import Circuit, CircuitBatch, Gate, Slot, Workload, ansatz
@@ -325,7 +326,7 @@ def test_with_environment_variables_only_a_stranger_finds_the_device(double):
         env=os.environ | double.environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert ran.stdout.strip() == "ibm_brisbane", ran.stderr

@@ -9,6 +9,7 @@ import urllib.error
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def short_lived(start_double: Any) -> Any:
     process, double = start_double("--max-requests", "2", "--devices", "ibm_fez")
     yield process, double
     process.kill()
-    process.wait(10)
+    process.wait(PATIENCE_S)
 
 
 def test_it_prints_the_variables_that_its_helper_gives(running_double, double_folder):
@@ -32,9 +33,9 @@ def test_it_prints_the_variables_that_its_helper_gives(running_double, double_fo
 
 @pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is up on Linux only")
 def test_it_listens_on_one_address_of_the_loopback_only(running_double):
-    socket.create_connection(("127.0.0.1", running_double.port), timeout=5).close()
+    socket.create_connection(("127.0.0.1", running_double.port), timeout=PATIENCE_S).close()
     with pytest.raises(ConnectionRefusedError):  # a server on every address would answer
-        socket.create_connection(("127.0.0.2", running_double.port), timeout=5)
+        socket.create_connection(("127.0.0.2", running_double.port), timeout=PATIENCE_S)
 
 
 def test_it_stops_by_itself_after_its_last_request(short_lived):
@@ -42,7 +43,7 @@ def test_it_stops_by_itself_after_its_last_request(short_lived):
     for _ in range(2):
         with pytest.raises(urllib.error.HTTPError):
             double.get("/experimental/api/v1/backends")  # no token: 401
-    assert process.wait(20) == 0
+    assert process.wait(PATIENCE_S) == 0
 
 
 def test_what_is_not_a_real_payload_makes_no_job(double, backend):

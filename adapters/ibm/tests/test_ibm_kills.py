@@ -21,6 +21,7 @@ from kills import (
     look_once,
     wait_for,
 )
+from patience import PATIENCE_S
 
 from qsgd_core.jobs import Cost
 from qsgd_core.schedule.ledger.ledger import Ledger
@@ -100,7 +101,7 @@ def service(start_double: Callable[..., Any], tmp_path: Path) -> Iterator[Servic
     process, double = start_double("--max-seconds", "3600", "--devices", "ibm_fez")
     yield Service(double, tmp_path)
     process.terminate()
-    process.wait(10)
+    process.wait(PATIENCE_S)
 
 
 @pytest.mark.parametrize("kills, seed", [(4, 1), pytest.param(110, 2, marks=pytest.mark.slow)])

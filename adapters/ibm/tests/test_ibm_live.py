@@ -11,6 +11,7 @@ import uuid
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S
 
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.jobs import JobState, Limit
@@ -41,7 +42,7 @@ def test_a_real_device_runs_one_job_of_sixteen_shots(monkeypatch):
     work = Workload((CircuitBatch(ansatz(2, 1, "none"), np.array([[np.pi / 2, -np.pi / 2]])),))
     tag = f"live-{uuid.uuid4().hex[:12]}"
     handle = ibm.submit(work, shots=16, tag=tag, limit=Limit(qpu_s=10))
-    end = time.monotonic() + 3600
+    end = time.monotonic() + PATIENCE_S
     while not ibm.status(handle).state.final:
         assert time.monotonic() < end, f"still queued; cancel it: {handle.to_json()}"
         time.sleep(10)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from patience import PATIENCE_S
 
 from qsgd_core.schedule.record.reader import RecordReader
 
@@ -25,7 +26,7 @@ def qsgd(head: list[str], *arguments: str, env: dict[str, str]) -> dict[str, Any
         env=env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     said: dict[str, Any] = json.loads(done.stdout)

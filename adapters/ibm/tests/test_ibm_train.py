@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from patience import PATIENCE_S
 
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.training.loop import checkpoint
@@ -23,7 +24,6 @@ DIGITS = ["train", "digits", "--epochs", "1", "--every", "15", "--shots", "256",
 DIGITS += ["--policy", "sync"]  # training waits for each refresh and holds it
 SMALL = Path(__file__).parents[3] / "tests" / "scripts" / "noisy_task.py"
 TINY = ["train", f"{SMALL}:make_task", "--every", "2", "--shots", "32", "--json"]
-SECONDS = 120.0
 
 
 class User:
@@ -55,7 +55,7 @@ class User:
     def run(self, *arguments: str, **variables: str) -> tuple[int, str, str]:
         """Exit status, stdout, stderr."""
         process = self.start(*arguments, **variables)
-        out, err = process.communicate(timeout=SECONDS)
+        out, err = process.communicate(timeout=PATIENCE_S)
         return process.returncode, out, err
 
     def succeed(self, *arguments: str, **variables: str) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def user(double: Any, tmp_path: Path) -> User:
 
 
 def wait_for(happened: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + PATIENCE_S
     while not happened():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end
@@ -98,7 +98,7 @@ def test_what_the_double_serves_at_steps_0_15_and_30_is_the_s_that_training_appl
         if jobs > 1:
             applied.append(held(saved))
         double.release()
-    out, err = process.communicate(timeout=SECONDS)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     said, saved, books = json.loads(out), user.saved("run"), double.ledger()
     applied.append(held(saved))

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from by_hand import children
+from patience import PATIENCE_S
 from timelapse import STEP_S, Clock, Training, timelapse
 
 import qsgd_core as qsgd
@@ -163,7 +164,7 @@ def test_a_machine_that_sleeps_for_a_night_finds_its_result_when_it_wakes(traini
 
 def until(happened: Any) -> Any:
     """What ``happened`` gives as soon as it gives something."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + PATIENCE_S
     while not (found := happened()):
         assert time.monotonic() < end
     return found
@@ -201,7 +202,7 @@ def test_trainer_and_courier_stopped_while_the_job_runs_go_on_where_they_were(do
     until(lambda: double.ledger()["jobs"][0]["status"] == "Completed")
     for pid in asleep:
         os.kill(pid, signal.SIGCONT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     said, books = json.loads(out), double.ledger()
     ledger = Ledger(f"sqlite:///{home / 'ledger.sqlite'}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from patience import PATIENCE_S
 
 from qsgd_core.circuits import Circuit, CircuitBatch, Gate, Slot, Workload, ansatz
 from qsgd_core.errors import BackendError, CapabilityError, ConfigError, PluginLoadError
@@ -24,7 +25,7 @@ INSTALL = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--no-inde
 def site(tmp_path_factory) -> Path:
     """A folder into which pip has installed the plugin."""
     target = tmp_path_factory.mktemp("site")
-    subprocess.run([*PIP, *INSTALL, "--target", target, PACKAGE], check=True, timeout=300)
+    subprocess.run([*PIP, *INSTALL, "--target", target, PACKAGE], check=True, timeout=PATIENCE_S)
     return target
 
 

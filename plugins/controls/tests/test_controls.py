@@ -45,7 +45,7 @@ def exact_rms(s: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("kind", ALL)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     reference=st.lists(st.floats(-1, 1), min_size=1, max_size=40),
     dtype=st.sampled_from([torch.float32, torch.float64]),

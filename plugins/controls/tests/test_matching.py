@@ -24,7 +24,7 @@ def exact_rms(s: torch.Tensor) -> float:
     return math.sqrt(math.fsum(x * x for x in s.tolist()) / s.numel())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(m=sizes, dtype=dtypes, target=st.floats(0, 1), seed=st.integers(0, 2**32))
 def test_the_rms_is_the_target_and_no_entry_leaves_the_interval(m, dtype, target, seed):
     z = torch.randn(m, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -35,7 +35,7 @@ def test_the_rms_is_the_target_and_no_entry_leaves_the_interval(m, dtype, target
     assert exact_rms(s) == pytest.approx(target, abs=TOLERANCE[dtype])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     draws=st.lists(st.floats(-10, 10), min_size=1, max_size=8), target=st.floats(0, 1), dtype=dtypes
 )
@@ -46,7 +46,7 @@ def test_ties_zeros_and_extreme_draws_are_matched_too(draws, target, dtype):
     assert exact_rms(s) == pytest.approx(target, abs=TOLERANCE[dtype])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(m=sizes, target=st.floats(0.01, 1), seed=st.integers(0, 2**32))
 def test_the_answer_is_the_draws_scaled_and_clipped_and_nothing_else(m, target, seed):
     z = torch.randn(m, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

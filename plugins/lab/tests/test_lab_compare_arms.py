@@ -33,7 +33,7 @@ def arm_of(names: str, name: str, registry: Registry, **asked: object) -> ArmPla
     words=st.lists(st.sampled_from(["gradient", "all"]), unique=True),
     depth=st.none() | st.integers(1, 5),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_what_a_name_says_is_what_its_arm_has(registry, perturbation, weight, words, depth):
     name = ":".join([f"{perturbation}@{weight!r}", *words, *([f"depth={depth}"] if depth else [])])
     arm = parse_arm(name, registry)
@@ -44,7 +44,7 @@ def test_what_a_name_says_is_what_its_arm_has(registry, perturbation, weight, wo
 
 
 @given(text=st.text(st.characters(exclude_characters=","), max_size=20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_is_an_arm_or_a_config_error_that_names_it(registry, text):
     try:
         said = repr(parse_arm(text, registry))

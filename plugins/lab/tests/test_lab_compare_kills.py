@@ -13,8 +13,7 @@ from pathlib import Path
 
 import lab_compare_toy as toy
 import pytest
-
-WAIT_S = 120.0
+from patience import PATIENCE_S
 
 
 def start(source: str, home: Path, *more: str) -> subprocess.Popen[bytes]:
@@ -32,7 +31,7 @@ def start(source: str, home: Path, *more: str) -> subprocess.Popen[bytes]:
 
 def result(source: str, home: Path, *more: str) -> dict[str, object]:
     process = start(source, home, *more)
-    said, errors = process.communicate(timeout=WAIT_S)
+    said, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, errors.decode()
     data = json.loads(said)
     del data["report"]
@@ -42,7 +41,7 @@ def result(source: str, home: Path, *more: str) -> dict[str, object]:
 
 
 def until_a_run_has_finished_and_another_goes_on(home: Path, process) -> None:
-    end = time.monotonic() + WAIT_S
+    end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end and process.poll() is None:
         finished = list(home.glob("runs/*/summary.json"))
         if finished and len(list(home.glob("runs/*/witness.json"))) > len(finished):
@@ -95,7 +94,7 @@ def test_ctrl_c_ends_with_130_and_asked_again_the_result_is_the_same(slow, whole
     process = start(slow, home)
     until_a_run_has_finished_and_another_goes_on(home, process)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=WAIT_S)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, errors.decode()
     assert b"To go on, ask for the same again: qsgd compare" in errors
     assert b"Traceback" not in errors

@@ -77,7 +77,7 @@ def test_ten_faster_seeds_give_the_smallest_p_there_is():
     assert found.ci95[1] < 0
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(st.lists(st.integers(1, 10), min_size=1, max_size=12))
 def test_the_restricted_mean_is_the_area_under_the_kaplan_meier_curve(times):
     runs = epochs(*map(float, times))
@@ -90,7 +90,7 @@ def test_the_restricted_mean_is_the_area_under_the_kaplan_meier_curve(times):
     assert found.baseline_mean == pytest.approx(area)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(st.lists(st.tuples(st.integers(1, 10), st.integers(1, 10)), min_size=2, max_size=8))
 def test_swapping_the_arms_turns_the_epochs_won_round(pairs):
     baseline, arm = (epochs(*map(float, side)) for side in zip(*pairs, strict=True))

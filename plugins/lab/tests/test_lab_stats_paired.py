@@ -21,7 +21,7 @@ SLEEP = (
     [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0],
     [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4],
 )
-PROPERTY = settings(max_examples=30, deadline=None, derandomize=True)
+PROPERTY = settings(max_examples=30, derandomize=True)
 VALUES = st.lists(
     st.tuples(st.integers(-2000, 2000), st.integers(-2000, 2000)), min_size=2, max_size=9
 )

@@ -37,7 +37,7 @@ def test_without_an_effect_the_power_is_alpha():
     assert power_of(0.0, n=7, sd=1.0, arms=5) == pytest.approx(0.01)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(
     st.integers(2, 60), st.floats(1e-6, 1e6), st.integers(1, 20), st.sampled_from([0.5, 0.8, 0.95])
 )
@@ -48,7 +48,7 @@ def test_the_detectable_effect_is_found_with_the_power_asked_for(n, sd, arms, po
     assert effect == pytest.approx(sd * minimum_detectable_effect(n, 1.0, power=power, arms=arms))
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(st.floats(0.05, 20), st.integers(1, 12))
 def test_the_seeds_needed_are_the_fewest_that_do(effect, arms):
     n = seeds_needed(effect, 1.0, arms=arms)

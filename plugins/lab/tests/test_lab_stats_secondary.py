@@ -23,7 +23,7 @@ def test_darwins_maize_gives_fishers_count_of_863_in_32768():
     assert found.p == 2 * 863 / 2**15
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(st.lists(st.integers(-6, 6), min_size=2, max_size=8))
 def test_the_sign_flip_counts_all_patterns_with_ties_and_zeros(values):
     sums = [

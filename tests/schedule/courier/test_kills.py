@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from kills import BUDGET, Books, Bystander, Moment, Sold, Trainer, campaign
+from patience import PATIENCE_S
 
 from qsgd_core.cli import main
 from qsgd_core.schedule.ledger.ledger import Ledger
@@ -89,13 +90,13 @@ def sold(folder: Path) -> list[dict]:
 
 
 def end(process: subprocess.Popen[str]) -> dict:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     return json.loads(out)
 
 
 def until_sold(folder: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while len(sold(folder)) < count:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -126,7 +127,7 @@ def test_a_run_interrupted_and_killed_in_mid_wait_goes_on_to_the_same_bits_for_t
     first = train("torn", *RUN, "--run-dir", "torn-run", run_s=1.0)
     until_sold(tmp_path / "torn", 1)
     first.send_signal(signal.SIGINT)
-    _, err = first.communicate(timeout=120)
+    _, err = first.communicate(timeout=PATIENCE_S)
     assert first.returncode == 130, err
     assert "--resume torn-run" in err
     second = train("torn", "train", "--resume", "torn-run", "--json", run_s=1.0)

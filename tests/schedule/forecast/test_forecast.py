@@ -47,7 +47,7 @@ def refreshes_that_a_ledger_allows(left: int, costs: list[tuple[int, int]]) -> i
     return count
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 2000),
     st.lists(st.tuples(st.integers(1, 90), st.integers(0, 50)), min_size=1, max_size=3),

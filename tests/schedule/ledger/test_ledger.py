@@ -23,6 +23,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from patience import PATIENCE_S
 
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.errors import (
@@ -269,7 +270,7 @@ def test_all_units_are_held_or_none(ledger):
 UNIT_AMOUNTS = st.fixed_dictionaries({unit: st.none() | st.integers(0, 40) for unit in UNITS})
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     limits=st.dictionaries(st.sampled_from(UNITS), st.integers(1, 100), min_size=1),
     asks=st.lists(UNIT_AMOUNTS, min_size=1, max_size=8),
@@ -579,7 +580,7 @@ def test_many_processes_on_one_new_file_take_every_arrow_once(url):
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
         for _ in range(4)
     ]
-    said = [process.communicate(timeout=120) for process in started]
+    said = [process.communicate(timeout=PATIENCE_S) for process in started]
     assert [err for _, err in said] == [b""] * 4
     assert sum(int(out) for out, _ in said) == 11  # 11 · 9 ≤ 100 < 12 · 9
     ledger = Ledger(url)
@@ -603,7 +604,7 @@ def test_a_name_is_served_by_one_process_at_a_time_and_freed_by_its_death(url, l
         with ledger.serve("another") as alone:
             assert alone
         process.kill()
-        process.wait(timeout=60)
+        process.wait(timeout=PATIENCE_S)
         with ledger.serve("r") as alone:
             assert alone
 
@@ -633,7 +634,7 @@ class AnyOrder(RuleBasedStateMachine):
     def __init__(self, url: str | None = None) -> None:
         super().__init__()
         self.folder = tempfile.mkdtemp()
-        url = url or f"sqlite:///{self.folder}/ledger.sqlite?timeout=5"
+        url = url or f"sqlite:///{self.folder}/ledger.sqlite?timeout=PATIENCE_S"
         self.ledgers = [Ledger(url) for _ in range(3)]
         self.ledgers[0].create_budget("b", {"micro_usd": 200, "shots": 500})
         self.turn = itertools.cycle(self.ledgers)
@@ -712,7 +713,6 @@ def check(examples: int, steps: int, *, new_url: Callable[[], str | None] = lamb
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
-            deadline=None,
             suppress_health_check=PATIENT,
         ),
     )

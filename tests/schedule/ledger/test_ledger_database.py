@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from patience import PATIENCE_S
 
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.cli import main
@@ -44,7 +45,7 @@ def child(script: str, *arguments: str | Path) -> str:
         env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -128,7 +129,7 @@ def test_a_ledger_that_may_only_be_read_says_so_with_exit_code_2(folder_too):
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_S,
             check=False,
         )
         folder.chmod(0o777)

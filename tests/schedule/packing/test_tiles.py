@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qsgd_core.builtin.simulators import ExactSimulator, SampledSimulator
@@ -75,7 +75,6 @@ def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@settings(deadline=None)
 @given(workloads(), st.integers(1, 3), st.integers(0, 1))
 def test_exact_values_of_the_packed_workload_are_those_of_the_workload(work, tiles, spare):
     packed = pack(work, tiles=tiles, width=work.n_qubits + spare)
@@ -86,7 +85,6 @@ def test_exact_values_of_the_packed_workload_are_those_of_the_workload(work, til
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
 
 
-@settings(deadline=None)
 @given(workloads(classical=True), st.integers(1, 4), st.integers(0, 1))
 def test_bits_of_the_packed_workload_come_back_to_their_row_and_column(work, tiles, spare):
     packed = pack(work, tiles=tiles, width=work.n_qubits + spare)

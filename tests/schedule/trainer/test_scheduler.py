@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from stage import BUDGET, MOST_S, PRICE, ROWS, SHOTS, KilledError, Stage, work_at
 
@@ -63,7 +63,6 @@ def asked_by_paced(total: int, worth: float, *, stride: int = 1, delay: int = 0)
     return asked
 
 
-@settings(deadline=None)
 @given(total=st.integers(1, 2000), density=st.floats(0.0, 1.0), stride=st.integers(1, 8))
 def test_paced_spends_to_plan_within_one_refresh_and_leaves_less_than_one(total, density, stride):
     """Within one refresh or 5 % of the budget, and what falls between two looks."""
@@ -76,7 +75,6 @@ def test_paced_spends_to_plan_within_one_refresh_and_leaves_less_than_one(total,
     assert 0 <= worth - len(asked) < max(1.0 + 1e-9, 0.05 * worth)
 
 
-@settings(deadline=None)
 @given(total=st.integers(200, 2000), worth=st.integers(1, 50), delay=st.integers(0, 150))
 def test_paced_sends_the_last_refresh_while_it_can_still_arrive(total, worth, delay):
     assert len(asked_by_paced(total, worth, delay=delay)) == min(worth, total - delay)

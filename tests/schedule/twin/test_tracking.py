@@ -421,7 +421,7 @@ def test_the_slope_is_the_difference_of_two_predictions(n, entangler):
 # --- the arithmetic -------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**32 - 1),
     st.lists(st.sampled_from(["learn", "age", "reset", "again"]), min_size=1, max_size=25),

@@ -69,7 +69,7 @@ class AwsDouble:
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=1800)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -85,7 +85,7 @@ class AwsDouble:
         request = Request(
             f"http://127.0.0.1:{self.port}/_double/{what}", data=json.dumps(data).encode()
         )
-        with urlopen(request, timeout=60) as answer:
+        with urlopen(request, timeout=1800) as answer:
             return dict(json.load(answer))
 
     def reset(self) -> None:
@@ -122,5 +122,5 @@ class AwsDouble:
 
     def result(self, path: str) -> dict[str, Any]:
         """A result as it lies in S3; paths are in the ledger."""
-        with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
+        with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=1800) as answer:
             return dict(json.load(answer))

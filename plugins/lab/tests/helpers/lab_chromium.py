@@ -16,8 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from patience import PATIENCE_S
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-TIMEOUT_S = 120.0
 
 
 def find() -> str | None:
@@ -128,7 +129,7 @@ class Chromium:
         """End the browser."""
         os.close(self._write)
         try:
-            self._process.wait(10)
+            self._process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -136,10 +137,10 @@ class Chromium:
 
     def _next(self) -> dict[str, Any]:
         """The next message; events are noted."""
-        until = time.monotonic() + TIMEOUT_S
+        until = time.monotonic() + PATIENCE_S
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._read], [], [], max(until - time.monotonic(), 0))
-            assert ready, f"Chromium has said nothing for {TIMEOUT_S:g} s"
+            assert ready, f"Chromium has said nothing for {PATIENCE_S:g} s"
             chunk = os.read(self._read, 1 << 20)
             assert chunk, "Chromium has died"
             self._buffer += chunk
