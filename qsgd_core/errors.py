@@ -169,3 +169,9 @@ class BudgetExceededError(BudgetError):
         self.asked = asked
         self.left = left
         self.unit = unit
+
+
+def may_exist(error: Exception) -> bool:
+    """Whether the submission that raised this may have made a job all the same."""
+    made = isinstance(error, BackendError) and error.may_have_spent
+    return made or not getattr(error, "nothing_made", False)

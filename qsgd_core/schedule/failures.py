@@ -27,12 +27,6 @@ def unpack_error(text: str) -> QSGDError:
     return error
 
 
-def may_exist(error: Exception) -> bool:
-    """Whether the submission that raised this may have made a job all the same."""
-    made = isinstance(error, BackendError) and error.may_have_spent
-    return made or not getattr(error, "nothing_made", False)
-
-
 def may_work_later(error: QSGDError) -> bool:
     """Whether the same call may succeed in a while."""
     return isinstance(error, BackendError) and (

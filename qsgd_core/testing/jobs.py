@@ -13,9 +13,8 @@ import pytest
 from qsgd_core.backend import Backend
 from qsgd_core.capabilities import Capabilities
 from qsgd_core.circuits import Workload
-from qsgd_core.errors import BackendError, ConfigError, JobNotDoneError, TransientError
+from qsgd_core.errors import BackendError, ConfigError, JobNotDoneError, TransientError, may_exist
 from qsgd_core.jobs import Cost, JobHandle, JobState, JobStatus, Limit, Quote, Result
-from qsgd_core.schedule.failures import may_exist
 from qsgd_core.seeds import derive_seed
 from qsgd_core.testing.measuring import choose_shots
 from qsgd_core.testing.probes import Batches, build, pack, workload

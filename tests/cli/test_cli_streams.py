@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 TASK = """
 import torch
@@ -66,7 +67,7 @@ def run(
     if shell is not None:
         command = ["bash", "-c", shell, *command]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, check=False, timeout=300
+        command, cwd=folder, env=environment, capture_output=True, check=False, timeout=PATIENCE_S
     )
 
 

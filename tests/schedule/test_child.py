@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S
 
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.schedule.child import command
@@ -33,7 +34,9 @@ def trap(tmp_path, monkeypatch) -> Path:
 
 
 def says(module: str, **more) -> str:
-    done = subprocess.run(command(module), capture_output=True, text=True, timeout=120, **more)
+    done = subprocess.run(
+        command(module), capture_output=True, text=True, timeout=PATIENCE_S, **more
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -118,6 +118,6 @@ def test_a_folder_of_files_named_like_modules_does_not_disturb_the_runs(tmp_path
         Path(sys.executable).with_name("qsgd"), "compare", toy.write(project), "--arms",
         "adamw,sine@0.5", "--seeds", "1", "--json", "--out", tmp_path / "c",
     ]  # fmt: skip
-    done = subprocess.run(line, cwd=here, capture_output=True, text=True, timeout=WAIT_S)
+    done = subprocess.run(line, cwd=here, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["arms"].keys() == {"adamw", "sine@0.5"}

@@ -23,10 +23,11 @@ from qsgd_core.errors import (
     QSGDError,
     ResultCorruptError,
     TransientError,
+    may_exist,
 )
 from qsgd_core.jobs import JobState, Limit, Quote
 from qsgd_core.schedule.ages import Ages
-from qsgd_core.schedule.failures import may_exist, may_work_later, say_error
+from qsgd_core.schedule.failures import may_work_later, say_error
 from qsgd_core.schedule.ledger.accounts import Cap, say_overrun
 from qsgd_core.schedule.ledger.budgets import DEFAULT, default_budget
 from qsgd_core.schedule.ledger.ledger import OPEN, UNSENT, Ledger
