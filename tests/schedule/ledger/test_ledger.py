@@ -634,7 +634,7 @@ class AnyOrder(RuleBasedStateMachine):
     def __init__(self, url: str | None = None) -> None:
         super().__init__()
         self.folder = tempfile.mkdtemp()
-        url = url or f"sqlite:///{self.folder}/ledger.sqlite?timeout=PATIENCE_S"
+        url = url or f"sqlite:///{self.folder}/ledger.sqlite?timeout={PATIENCE_S:g}"
         self.ledgers = [Ledger(url) for _ in range(3)]
         self.ledgers[0].create_budget("b", {"micro_usd": 200, "shots": 500})
         self.turn = itertools.cycle(self.ledgers)

@@ -520,10 +520,17 @@ POINTS = [
     ("fetch", True), ("store", False), ("store", True), ("settle", False), ("settle", True),
     ("quote", True), ("caps", True), ("queue_times", True),
 ]  # fmt: skip
+ON_EVERY_PUSH = [("submit", True), ("store", False)]  # paid and not known; known and not kept
 
 
 @pytest.mark.parametrize("policy", [Sync, Tracked])
-@pytest.mark.parametrize("name, after", POINTS, ids=[f"{n}-{a}" for n, a in POINTS])
+@pytest.mark.parametrize(
+    "name, after",
+    [
+        pytest.param(*point, marks=() if point in ON_EVERY_PUSH else pytest.mark.slow)
+        for point in POINTS
+    ],
+)
 def test_a_courier_that_is_killed_is_told_again_and_buys_nothing_twice(
     stage, monkeypatch, policy, name, after
 ):
