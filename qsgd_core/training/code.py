@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType
 
-import qsgd_core
-
 _watched: set[str] = set()
 _executed: dict[Path, str] = {}
 _being_loaded: list[Path] = []
@@ -26,7 +24,7 @@ _at_load: dict[Path, set[Path]] = {}
 _listening = False
 _INSTALLED = tuple(
     {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib")}
-    | {Path(qsgd_core.__file__).parent}
+    | {Path(__file__).parents[1]}
 )
 
 
