@@ -92,10 +92,10 @@ Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 def _inputs(
     perturbation: ClassicalPerturbation, length: int, dtype: torch.dtype, device: str
 ) -> Inputs:
-    generator = torch.Generator().manual_seed(length)
+    generator = torch.Generator("cpu").manual_seed(length)
 
     def draw() -> torch.Tensor:
-        return torch.randn(length, generator=generator, dtype=dtype).to(device)
+        return torch.randn(length, generator=generator, dtype=dtype, device="cpu").to(device)
 
     reference = None if perturbation.match is None else torch.sin(draw())
     return draw(), draw(), reference

@@ -12,6 +12,7 @@ Draws come from a generator seeded with the hash of (control, seed, step, parame
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
 
@@ -20,6 +21,9 @@ from qsgd_controls.options import ControlOptions
 from qsgd_core.errors import ConfigError
 from qsgd_core.perturbation import ClassicalPerturbation
 from qsgd_core.seeds import derive_seed
+
+HOST: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
+"""Of every draw, whatever torch's default device is."""
 
 
 class MatchedControl(ClassicalPerturbation):
@@ -62,7 +66,7 @@ class MatchedControl(ClassicalPerturbation):
         if theta.numel() == 0:
             return reference
         parts = (seed, step, name) if self.new_at_each_step else (seed, name)
-        generator = torch.Generator().manual_seed(derive_seed("qsgd-controls", kind, *parts))
+        generator = torch.Generator("cpu").manual_seed(derive_seed("qsgd-controls", kind, *parts))
         return self._drawn(reference, generator)
 
     @abstractmethod
@@ -74,7 +78,7 @@ class Rademacher(MatchedControl):
     """s_i = ±r, each sign with probability 1/2: strength without any shape."""
 
     def _drawn(self, reference: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        signs = 2 * torch.randint(2, reference.shape, generator=generator) - 1
+        signs = 2 * torch.randint(2, reference.shape, generator=generator, device="cpu") - 1
         strength = rms(reference).clamp(max=1.0)
         return strength * signs.to(reference.device, reference.dtype, non_blocking=True)
 
@@ -86,7 +90,7 @@ class Uniform(MatchedControl):
     """
 
     def _drawn(self, reference: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        u = 2 * torch.rand(reference.shape, generator=generator, dtype=torch.float64) - 1
+        u = 2 * torch.rand(reference.shape, generator=generator, **HOST) - 1
         return clipped_to_rms(u, reference)
 
 
@@ -94,7 +98,7 @@ class Gaussian(MatchedControl):
     """s = clip(c·z, -1, 1), z_i ~ N(0, 1), c such that RMS(s) = r after the clipping."""
 
     def _drawn(self, reference: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        z = torch.randn(reference.shape, generator=generator, dtype=torch.float64)
+        z = torch.randn(reference.shape, generator=generator, **HOST)
         return clipped_to_rms(z, reference)
 
 
@@ -105,7 +109,7 @@ class Permuted(MatchedControl):
     """
 
     def _drawn(self, reference: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        order = torch.randperm(reference.numel(), generator=generator)
+        order = torch.randperm(reference.numel(), generator=generator, device="cpu")
         return reference[order.to(reference.device, non_blocking=True)]
 
 

@@ -38,11 +38,11 @@ def cut_blocks(sizes: Sequence[Sequence[int]], device: torch.device) -> tuple[Bl
     flat = [size for member in sizes for size in member]
     if len(set(flat)) == 1:
         return (Blocks(flat[0], None, len(flat)),)
-    size_of = torch.tensor(flat)
+    size_of = torch.tensor(flat, device="cpu")
     start = torch.cumsum(size_of, 0) - size_of
     blocks = []
     for size in sorted(set(flat), reverse=True):
         first = start[size_of == size]
-        positions = first[:, None] + torch.arange(size)
+        positions = first[:, None] + torch.arange(size, device="cpu")
         blocks.append(Blocks(size, positions.to(device), len(first)))
     return tuple(blocks)

@@ -294,7 +294,7 @@ def _period(every: Count | None, schedule: ScheduleOptions) -> int:
 
 
 def _has_closed_form(perturbation: Perturbation) -> bool:
-    zero = torch.zeros(1, 1, dtype=torch.float64)
+    zero = torch.zeros(1, 1, dtype=torch.float64, device="cpu")
     return perturbation.closed_form(zero, zero, step=0) is not None
 
 

@@ -32,7 +32,7 @@ def read_held(state: State, buckets: Sequence[Bucket]) -> list[torch.Tensor] | N
         for m in bucket.members:
             s = state[m.param].get(S_KEY) if m.param in state else None
             if m.param.grad is None:  # s is not used; only a place is kept for it
-                s = torch.zeros(m.length)
+                s = torch.zeros(m.length, device=bucket.device)
             if s is None or len(s) != m.length:
                 return None
             parts.append(s.to(bucket.device, bucket.dtype))

@@ -108,7 +108,7 @@ class ClosedForm:
 
     def check(self, n_qubits: int) -> None:
         """See :class:`Source`."""
-        zeros = torch.zeros(1, n_qubits, dtype=torch.float64)
+        zeros = torch.zeros(1, n_qubits, dtype=torch.float64, device="cpu")
         if self.perturbation.closed_form(zeros, zeros, step=0) is None:
             self._circuits.check(n_qubits)
 
