@@ -97,7 +97,9 @@ class RunSeed:
         self.given = given
         self.waits = True
         self._owns = frozenset(owns)
-        others = {s.place for s in _seeds if s.waits and self._owns.isdisjoint(s._owns)}
+        for before in list(_seeds):
+            before.waits &= self._owns.isdisjoint(before._owns)
+        others = {s.place for s in _seeds if s.waits}
         free = (k for k in count() if k not in others)
         self.place: int = next(free) if given is None else 0
         if given is None:

@@ -51,5 +51,5 @@ def describe(groups: Groups, source: Source, origin: Origin) -> Description:
         block_sizes=sizes,
         first_circuit=source.first_circuit(max(sizes)) if sizes else None,
         backend=origin.backend,
-        distribution=f"{origin.distribution} {origin.version}",
+        distribution=f"{origin.distribution} {origin.version}".strip(),
     )

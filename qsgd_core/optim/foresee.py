@@ -171,7 +171,11 @@ def _refresh(groups: Groups, perturbation: Perturbation, *, most: int) -> Worklo
     """The circuits of one refresh at the present weights: at most so many blocks, g = 0."""
     batches = []
     for bucket in _buckets(groups):
-        theta = bucket.read_params() if bucket.ranks is None else torch.zeros(bucket.total, device="cpu")
+        theta = (
+            bucket.read_params()
+            if bucket.ranks is None
+            else torch.zeros(bucket.total, device="cpu")
+        )
         for blocks in bucket.blocks:
             if most > 0:
                 rows = blocks.take(theta)[:most].detach().to("cpu", torch.float64).numpy()

@@ -65,7 +65,9 @@ def factors(
     if all(g["normalize"] == "update" for g in groups.values()):
         return scaled
     chosen = per_member(bucket, {i: float(g["normalize"] == "update") for i, g in groups.items()})
-    return torch.where(torch.as_tensor(chosen, device=bucket.device) > 0, scaled, per_member(bucket, plain))
+    return torch.where(
+        torch.as_tensor(chosen, device=bucket.device) > 0, scaled, per_member(bucket, plain)
+    )
 
 
 def _ratio(bucket: Bucket, sums: torch.Tensor) -> torch.Tensor:
