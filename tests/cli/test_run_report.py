@@ -21,7 +21,8 @@ from qsgd_core.cli import main
 from qsgd_core.cli.show.report import print_report
 from qsgd_core.errors import ConfigError
 from qsgd_core.policy import Policy
-from qsgd_core.schedule.ledger.ledger import OPEN, Ledger
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.ledger.states import OPEN
 from qsgd_core.schedule.record.entries import Stretch
 from qsgd_core.schedule.record.history import Spread
 from qsgd_core.schedule.record.writer import RecordWriter

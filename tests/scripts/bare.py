@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 ABSENT = {
     *("qsgd_aer", "qsgd_braket", "qsgd_filebox", "qsgd_ibm", "qsgd_pennylane"),
     *("boto3", "braket", "pennylane", "qiskit", "qiskit_aer", "qiskit_ibm_runtime"),
-    *("psycopg", "sqlalchemy"),
+    *("alembic", "psycopg", "sqlalchemy"),
 }
 
 

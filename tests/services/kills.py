@@ -22,7 +22,8 @@ from typing import Any, Literal
 from patience import PATIENCE_S
 
 from qsgd_core.schedule.child import command
-from qsgd_core.schedule.ledger.ledger import OPEN, Ledger
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.ledger.states import OPEN
 from qsgd_core.schedule.trainer.process import COURIER_MODULE
 
 MEASURING = Path(__file__).parents[1] / "scripts" / "measuring.py"

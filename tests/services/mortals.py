@@ -23,7 +23,8 @@ from patience import PATIENCE_S
 
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.schedule.courier.courier import Courier
-from qsgd_core.schedule.ledger.ledger import OPEN, Ledger
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.ledger.states import OPEN
 
 BUDGET = "b"
 IN_FLIGHT = 4

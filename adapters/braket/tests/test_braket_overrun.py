@@ -16,7 +16,8 @@ from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.errors import BudgetExceededError
 from qsgd_core.jobs import Cost
 from qsgd_core.schedule.courier.courier import Courier
-from qsgd_core.schedule.ledger.ledger import OPEN, Ledger
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.ledger.states import OPEN
 from qsgd_core.schedule.money import Amount
 
 WORK = Workload((CircuitBatch(ansatz(2, 1), np.zeros((3, 2))),))

@@ -14,7 +14,8 @@ import pytest
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.errors import BudgetExceededError
 from qsgd_core.schedule.courier.courier import Courier
-from qsgd_core.schedule.ledger.ledger import OPEN, Ledger
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.ledger.states import OPEN
 
 WORK = Workload((CircuitBatch(ansatz(2, 1, "chain"), np.zeros((3, 2))),))
 USD_PER_S = 1.6

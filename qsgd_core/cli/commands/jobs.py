@@ -38,7 +38,7 @@ def list_(
     debug: Debug = False,
 ) -> None:
     """List jobs, oldest first."""
-    from qsgd_core.schedule.ledger.ledger import OPEN
+    from qsgd_core.schedule.ledger.states import OPEN
 
     _print(open_ledger().jobs(run=run, states=OPEN if open_only else None), as_json=as_json)
 
@@ -56,14 +56,12 @@ def wait(
 
     Exits with 1 when the time is over before the jobs are.
     """
-    from qsgd_core.schedule.ledger.ledger import OPEN
-
     ledger = open_ledger()
     waited_for = {job.tag for job in _open(ledger, run)}
     _serve(ledger, run, deadline=None if timeout is None else time.monotonic() + timeout)
     found = [job for job in ledger.jobs(run=run) if job.tag in waited_for]
     _print(found, as_json=as_json)
-    left = [job for job in found if job.state in OPEN]
+    left = [job for job in found if job.state.is_open]
     if left:
         raise JobNotDoneError(
             f"{len(left)} of {len(found)} jobs are still open after {timeout:g} s. Wait longer: "
@@ -94,14 +92,12 @@ def cancel(
     debug: Debug = False,
 ) -> None:
     """Cancel a job or a run's open jobs; what had begun to run may cost something all the same."""
-    from qsgd_core.schedule.ledger.ledger import OPEN
-
     ledger = open_ledger()
     found = [job for job in ledger.jobs() if what in (job.tag, job.run)]
     if not found:
         raise ConfigError(f"The ledger has no job or run {what!r}. See qsgd jobs list.")
-    asked = [ledger.cancel(job.tag) for job in found if job.state in (*OPEN, "denied")]
-    error = _look_once(ledger, (job.run for job in asked if job.state in OPEN))
+    asked = [ledger.cancel(job.tag) for job in found if job.state.is_open or job.state.is_unsent]
+    error = _look_once(ledger, (job.run for job in asked if job.state.is_open))
     _print([ledger.job(job.tag) for job in asked], as_json=as_json)
     if error is not None:
         raise error
@@ -125,15 +121,14 @@ def fetch(
     import numpy as np
 
     from qsgd_core.jobs import Bits
-    from qsgd_core.schedule.ledger.ledger import OPEN
 
     ledger = open_ledger()
     job = ledger.job(tag)
     error = None
-    if job.state in OPEN:
+    if job.state.is_open:
         error = _look_once(ledger, [job.run])
         job = ledger.job(tag)
-    if job.state not in ("stored", "settled"):
+    if not job.state.has_result:
         if (why := error or job.error) is not None:
             raise why
         raise JobNotDoneError(
@@ -177,7 +172,7 @@ def _open(ledger: Ledger, run: str | None) -> list[Job]:
     Raises:
         ConfigError: there is no such run.
     """
-    from qsgd_core.schedule.ledger.ledger import OPEN
+    from qsgd_core.schedule.ledger.states import OPEN
 
     if run is not None:
         ledger.run(run)

@@ -30,8 +30,9 @@ from qsgd_core.schedule.ages import Ages
 from qsgd_core.schedule.failures import may_work_later, say_error
 from qsgd_core.schedule.ledger.accounts import Cap, say_overrun
 from qsgd_core.schedule.ledger.budgets import DEFAULT, default_budget
-from qsgd_core.schedule.ledger.ledger import OPEN, UNSENT, Ledger
+from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Job
+from qsgd_core.schedule.ledger.states import OPEN, UNSENT, LedgerState
 from qsgd_core.schedule.money import Amount
 
 logger = logging.getLogger("qsgd_core.courier")
@@ -42,8 +43,6 @@ LEDGER_S = 1.0
 """Wait between two looks at a ledger that does not answer."""
 GUARD_S = 30 * 86400.0
 """A service's own spending limit lapses after this long if nobody lifts it."""
-MAYBE_SILENT = ("intent", "reserved", "stored")
-"""States of jobs that may be brought forward without an answer from the service."""
 LATE_WATCH_S = 7 * 86400.0
 """For this long a job that was never found is looked for again: it may turn up after all."""
 
@@ -78,7 +77,7 @@ class Courier:
         self._ledger = ledger
         self._backend = backend
         self._run = run
-        self._states = [state for state in OPEN if submit or state not in UNSENT]
+        self._states = [state for state in OPEN if submit or not state.is_unsent]
         self._clock = clock
         self._timer = timer
         self._ages = Ages(clock, timer)
@@ -167,7 +166,7 @@ class Courier:
                 self._stuck[job.tag] = error
             return False
         self._stuck.pop(job.tag, None)
-        if job.state not in MAYBE_SILENT:
+        if job.state.needs_the_service:
             self.trouble = None
         return done
 
@@ -176,7 +175,7 @@ class Courier:
 
         A job of the last moments may not be listed yet; a list that cannot be had says nothing.
         """
-        if job.handle is None or job.state == "stored" or isinstance(error, AuthError):
+        if job.handle is None or job.state is LedgerState.STORED or isinstance(error, AuthError):
             return False
         age = self._ages.of(job.tag, job.handle.submitted_at)
         try:
@@ -198,7 +197,7 @@ class Courier:
             may_have_spent=True,
         )
         logger.warning("%s: %s", job.tag, gone)
-        if job.state == "stray":
+        if job.state is LedgerState.STRAY:
             return self._ledger.settle_stray(job.tag, Amount())
         return self._ledger.fail(job.tag, gone, Amount())
 
@@ -207,15 +206,15 @@ class Courier:
         self.trouble = self.trouble or (self._timer(), str(error))
 
     def _serve(self, job: Job) -> bool:
-        if job.state == "intent":
+        if job.state is LedgerState.INTENT:
             return self._reserve(job)
-        if job.state == "reserved":
+        if job.state is LedgerState.RESERVED:
             return self._submit(job)
-        if job.state == "submitting":
+        if job.state is LedgerState.SUBMITTING:
             return self._resolve_doubt(job)
-        if job.state == "submitted":
+        if job.state is LedgerState.SUBMITTED:
             return self._collect(job)
-        if job.state == "stray":
+        if job.state is LedgerState.STRAY:
             return self._cancel_stray(job)
         return self._settle(job)
 
@@ -245,7 +244,7 @@ class Courier:
         """The run is over: give up what was not sent, cancel what waits; let run what runs."""
         for job in self._ledger.jobs(run=self._run, states=UNSENT):
             self._ledger.cancel(job.tag)
-        for job in self._ledger.jobs(run=self._run, states=("submitted",)):
+        for job in self._ledger.jobs(run=self._run, states=(LedgerState.SUBMITTED,)):
             self._unless_for_a_moment(self._cancel_if_queued, job)
 
     def _cancel_if_queued(self, job: Job) -> bool:

@@ -27,8 +27,9 @@ from qsgd_core.schedule.courier.refreshes import Refresh, tag
 from qsgd_core.schedule.courier.teacher import Teacher
 from qsgd_core.schedule.failures import may_work_later, pack_error
 from qsgd_core.schedule.ledger.accounts import Cap
-from qsgd_core.schedule.ledger.ledger import OPEN, Ledger
+from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Job
+from qsgd_core.schedule.ledger.states import OPEN, LedgerState
 from qsgd_core.schedule.messages import Frame, read_workload
 from qsgd_core.schedule.money import Amount
 from qsgd_core.schedule.packing.pieces import sites_in_turns
@@ -41,10 +42,6 @@ from qsgd_core.seeds import derive_seed
 
 logger = logging.getLogger("qsgd_core.courier")
 
-NEVER_SENT = ("refunded", "stray")
-"""States of jobs that did not reach the vendor in time."""
-LOST = ("failed", *NEVER_SENT)
-"""States of jobs that will not give a result."""
 MAX_ATTEMPTS = 3
 """Times a part of a refresh is sent when each one turns out not to have reached the vendor."""
 TROUBLE_S = 60.0
@@ -119,7 +116,7 @@ class Desk:
             Snapshot.from_frame(Frame.decode(frame.arrays[0].tobytes())) if frame.arrays else None
         )
         self._teacher = Teacher(self._open["between"], last)
-        alive = (*OPEN, "settled")
+        alive = (*OPEN, LedgerState.SETTLED)
         steps = {job.step for job in self._ledger.jobs(run=self._run, states=alive)}
         ahead: set[int] = set()
         if self._open["waits"]:  # it asks again when it comes to them: each step has its own s
@@ -162,7 +159,8 @@ class Desk:
             self._record.applied(step, frame.arrays[0].tobytes(), tiles=frame.values["tiles"])
         self._out.append(Frame("noted", {"step": step}))
         if refresh is not None:
-            for job in self._ledger.jobs(run=self._run, step=refresh, states=("settled",)):
+            done = (LedgerState.SETTLED,)
+            for job in self._ledger.jobs(run=self._run, step=refresh, states=done):
                 self._ledger.consume(job.tag, step)
 
     def _on_event(self, frame: Frame) -> None:
@@ -287,13 +285,12 @@ class Desk:
             else:
                 self._out.append(_answer(frame.values["step"], error=error))
             return
-        lost = LOST if again else NEVER_SENT
-        refresh.tags = [self._add(refresh, k, lost=lost).tag for k in range(len(refresh.pieces))]
+        refresh.tags = [self._add(refresh, k, again=again).tag for k in range(len(refresh.pieces))]
         self._pending[refresh.step] = refresh
         if self._record is not None:
             self._record.asked(refresh.step, refresh.work, shots=refresh.shots, used=refresh.used)
 
-    def _add(self, refresh: Refresh, part: int, *, lost: tuple[str, ...] = NEVER_SENT) -> Job:
+    def _add(self, refresh: Refresh, part: int, *, again: bool = False) -> Job:
         """The part's job: the one that is on the ledger, or a new one if those are lost.
 
         Of its own the desk asks again only for jobs that did not reach the vendor; a trainer that
@@ -317,8 +314,9 @@ class Desk:
                 seed=derive_seed("part", refresh.seed, refresh.step, part),
                 asked=refresh.frame.encode() if part == attempt == 0 else None,
             )
-            refunds += job.state == "refunded"
-            if attempt >= last and (job.state not in lost or refunds >= MAX_ATTEMPTS):
+            refunds += job.state is LedgerState.REFUNDED
+            lost = job.state.is_lost if again else job.state.never_arrived
+            if attempt >= last and (not lost or refunds >= MAX_ATTEMPTS):
                 return job
             attempt += 1
 
@@ -326,27 +324,28 @@ class Desk:
         """If all its jobs have ended: learn from them and tell the trainer."""
         jobs = [self._ledger.job(name) for name in refresh.tags]
         for part, job in enumerate(jobs):
-            if job.state in NEVER_SENT:
+            if job.state.never_arrived:
                 jobs[part] = self._add(refresh, part)
                 refresh.tags[part] = jobs[part].tag
-        if any(job.state in OPEN for job in jobs):
+        if any(job.state.is_open for job in jobs):
             return
         del self._pending[refresh.step]
         self._learned.add(refresh.step)
         for job in jobs:
-            if job.state == "denied":  # what it would measure is of the past when it can be paid
+            # What it would measure is of the past when it can be paid.
+            if job.state is LedgerState.DENIED:
                 self._ledger.cancel(job.tag)
-        if any(job.state == "settled" for job in jobs):
+        if any(job.state is LedgerState.SETTLED for job in jobs):
             self._learn(refresh, jobs)
             return
         error = next(job.error for job in jobs if job.error is not None)
         if self._record is not None:
             self._record.failed(refresh.step, str(error))
-        denied = any(job.state == "denied" for job in jobs)
+        denied = any(job.state is LedgerState.DENIED for job in jobs)
         self._out.append(_answer(refresh.step, error=error, denied=denied))
 
     def _learn(self, refresh: Refresh, jobs: list[Job]) -> None:
-        results = [self._ledger.result(j.tag) if j.state == "settled" else None for j in jobs]
+        results = [self._ledger.result(j.tag) if j.state.has_result else None for j in jobs]
         settled = max(job.settled_at or 0.0 for job in jobs)
         taught = self._teacher.teach(refresh, results, settled=settled)
         lesson = taught.lesson

@@ -13,8 +13,6 @@ from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Job
 from qsgd_core.schedule.money import UNITS, Amount
 
-HOLDING = ("reserved", "submitting", "submitted", "stored")
-"""States of jobs whose hold is reserved in their budget."""
 TRIES = 5
 """Reads of a ledger that somebody writes to, before a difference counts as one."""
 
@@ -123,7 +121,7 @@ def _sum(jobs: Iterable[Job], unit: str) -> Sum:
         if job.settled_at is not None:
             of = job.spent
             paid += of.of(unit) or 0
-        elif job.state in HOLDING:
+        elif job.state.is_holding:
             of = job.hold
             held += of.of(unit) or 0
         unknown += of is not None and of.of(unit) is None

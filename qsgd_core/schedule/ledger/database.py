@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sqlite3
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from qsgd_core.errors import ConfigError, QSGDError, TransientError
-from qsgd_core.schedule.ledger import tables
+from qsgd_core.schedule.ledger import schema
 
 BUSY_S = 30.0
 """How long a writer waits for another one; ``?timeout=5`` in a SQLite URL sets another."""
@@ -25,6 +26,9 @@ _WRITERS = 0x71736764
 """PostgreSQL's advisory lock that writers hold: the letters qsgd."""
 _KEEPALIVE = {"tcp_keepalives_idle": 60, "tcp_keepalives_interval": 15, "tcp_keepalives_count": 4}
 """After two minutes PostgreSQL takes a host for dead and gives back what it had to itself."""
+
+
+logger = logging.getLogger("qsgd_core")
 
 
 class Database:
@@ -57,10 +61,9 @@ class Database:
             self._owner = os.getpid()
             weakref.finalize(self, _close, self._engine, self._owner)
             with self.read() as db:
-                found = _schema(db)
-            if found is None:
-                with self.write() as db:
-                    found = _schema(db) or _create(db)
+                found = schema.version(db)
+            if found is None or found < schema.VERSION:
+                found = self._upgrade()
         except ImportError as error:
             raise ConfigError(
                 f"The ledger {self._shown!r} needs a driver that is not installed ({error}): "
@@ -75,12 +78,31 @@ class Database:
                 + ", or set QSGD_LEDGER to another (sqlite:////path/to/file or "
                 "postgresql+psycopg://USER@HOST/NAME)."
             ) from error
-        if found > tables.SCHEMA_VERSION:
+        if found > schema.VERSION:
             raise ConfigError(
                 f"The ledger {self._shown!r} was written by a newer qsgd-core (schema {found}; "
-                f"this version reads {tables.SCHEMA_VERSION}). Upgrade qsgd-core, or set "
+                f"this version reads {schema.VERSION}). Upgrade qsgd-core, or set "
                 "QSGD_LEDGER to another."
             )
+
+    def _upgrade(self) -> int:
+        """Make the tables, or bring older ones up to date; of two processes the second finds them.
+
+        What a SQLite ledger was before is kept beside it.
+        """
+        moving = self._open().execution_options(qsgd_writing=True, qsgd_foreign_keys=False)
+        with self._told(), moving.begin() as db:
+            found = schema.version(db)
+            if found is not None and found >= schema.VERSION:
+                return found
+            if found is not None and self._sqlite:
+                copy = Path(f"{self._url.database}.schema-{found}")
+                _copy_sqlite(Path(str(self._url.database)), copy)
+                logger.info("The ledger as it was before this version is kept in %s.", copy)
+            schema.upgrade(db)
+            if self._sqlite and db.exec_driver_sql("PRAGMA foreign_key_check").fetchall():
+                raise QSGDError("its payloads name jobs that are not there: it is damaged")
+        return schema.VERSION
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -206,20 +228,6 @@ def _close(engine: sa.Engine, owner: int) -> None:
         engine.dispose()
 
 
-def _schema(db: sa.Connection) -> int | None:
-    """The version that the tables were made by; None where there are none."""
-    if not sa.inspect(db).has_table(tables.meta.name):
-        return None
-    query = sa.select(tables.meta.c.value).where(tables.meta.c.key == "schema")
-    return int(db.execute(query).scalar_one())
-
-
-def _create(db: sa.Connection) -> int:
-    tables.metadata.create_all(db)
-    db.execute(tables.meta.insert().values(key="schema", value=str(tables.SCHEMA_VERSION)))
-    return tables.SCHEMA_VERSION
-
-
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # the driver's own BEGIN would be a deferred one
     connection.execute("PRAGMA foreign_keys=ON")
@@ -235,9 +243,23 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
             time.sleep(0.01)
 
 
+def _copy_sqlite(path: Path, to: Path) -> None:
+    """A copy of the whole database, on the disk before it has its name."""
+    part = to.with_name(to.name + ".tmp")
+    part.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as db, closing(sqlite3.connect(part)) as copy:
+        db.backup(copy)
+    part.chmod(path.stat().st_mode)
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(to)
+
+
 def _begin_sqlite(connection: sa.Connection) -> None:
-    writing = connection.get_execution_options().get("qsgd_writing")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get("qsgd_foreign_keys", True):  # no statement for within a transaction
+        connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("qsgd_writing") else "BEGIN")
 
 
 def _begin_postgresql(connection: sa.Connection) -> None:

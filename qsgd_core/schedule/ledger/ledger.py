@@ -27,16 +27,11 @@ from qsgd_core.schedule.ledger.accounts import Cap
 from qsgd_core.schedule.ledger.database import Database
 from qsgd_core.schedule.ledger.rows import Job, find_job, to_job
 from qsgd_core.schedule.ledger.runs import Runs
+from qsgd_core.schedule.ledger.states import OPEN, UNSENT, LedgerState, before
 from qsgd_core.schedule.ledger.tables import jobs as jobs_table
 from qsgd_core.schedule.ledger.tables import payloads
 from qsgd_core.schedule.money import UNITS, Amount
 from qsgd_core.schedule.storage import pack_result, pack_workload, unpack_result, unpack_workload
-
-OPEN = ("intent", "reserved", "submitting", "submitted", "stored", "stray")
-"""States of jobs that something still has to happen to."""
-
-UNSENT = ("intent", "denied", "reserved")
-"""States of jobs that do not exist at the vendor."""
 
 
 class Ledger(Runs):
@@ -88,8 +83,7 @@ class Ledger(Runs):
         """
         with self._database.write() as db:
             accounts.raise_caps(db, name, limits)
-            denied = (jobs_table.c.budget == name, jobs_table.c.state == "denied")
-            db.execute(jobs_table.update().where(*denied).values(state="intent", error=None))
+            _move(db, LedgerState.INTENT, jobs_table.c.budget == name, error=None)
 
     def caps(self, name: str | None = None) -> list[Cap]:
         """The caps of one budget, or of all."""
@@ -135,7 +129,7 @@ class Ledger(Runs):
                     digest=work.digest(),
                     shots=shots,
                     seed=seed,
-                    state="intent",
+                    state=LedgerState.INTENT,
                     created_at=self._clock(),
                 )
             )
@@ -147,7 +141,8 @@ class Ledger(Runs):
     def charge_to(self, tag: str, budget: str) -> None:
         """Name the budget that pays for an intent."""
         with self._database.write() as db:
-            _move(db, tag, ("intent",), "intent", budget=budget)
+            where = (jobs_table.c.tag == tag, jobs_table.c.state == LedgerState.INTENT)
+            db.execute(jobs_table.update().where(*where).values(budget=budget))
 
     def reserve(self, tag: str, hold: Amount) -> None:
         """intent → reserved: hold the worst case in every capped unit, all or nothing.
@@ -159,30 +154,31 @@ class Ledger(Runs):
         """
         with self._database.write() as db:
             job = find_job(db, tag)
-            if job is None or job.state != "intent":
+            if job is None or job.state is not LedgerState.INTENT:
                 return
             limits = accounts.read_caps(db, job.budget)
             refusal: BudgetError | None = BudgetError(f"There is no budget {job.budget!r}.")
             if limits:
                 refusal = accounts.refusal(limits, hold, backend=job.backend)
             if refusal is not None:
-                _move(db, tag, ("intent",), "denied", error=pack_error(refusal))
+                _move_job(db, tag, LedgerState.DENIED, error=pack_error(refusal))
             else:
                 accounts.hold(db, limits, hold)
                 holds = {f"hold_{unit}": hold.of(unit) for unit in UNITS}
-                _move(db, tag, ("intent",), "reserved", **holds)
+                _move_job(db, tag, LedgerState.RESERVED, **holds)
         if refusal is not None:
             raise refusal
 
     def begin_submit(self, tag: str) -> bool:
         """reserved → submitting. True for exactly one caller: that one may submit."""
         with self._database.write() as db:
-            return _move(db, tag, ("reserved",), "submitting", submitted_at=self._clock())
+            return _move_job(db, tag, LedgerState.SUBMITTING, submitted_at=self._clock())
 
     def not_sent(self, tag: str) -> bool:
         """submitting → reserved: the service refused the call outright; it may be made again."""
         with self._database.write() as db:
-            return _move(db, tag, ("submitting",), "reserved", submitted_at=None)
+            where = jobs_table.c.state == LedgerState.SUBMITTING
+            return _move_job(db, tag, LedgerState.RESERVED, where, submitted_at=None)
 
     def doubt(self, tag: str) -> float:
         """Since when nobody has been submitting this job and nobody knows whether it exists.
@@ -202,18 +198,20 @@ class Ledger(Runs):
     def doubted(self, tag: str, error: QSGDError) -> bool:
         """Keep what a submission ended with: why it failed, should the job not be found."""
         with self._database.write() as db:
-            return _move(db, tag, ("submitting",), "submitting", error=pack_error(error))
+            where = (jobs_table.c.tag == tag, jobs_table.c.state == LedgerState.SUBMITTING)
+            update = jobs_table.update().where(*where).values(error=pack_error(error))
+            return db.execute(update).rowcount == 1
 
     def submitted(self, tag: str, handle: JobHandle) -> bool:
         """submitting → submitted: the job exists and this is its name."""
         with self._database.write() as db:
             named = {"handle": handle.to_json(), "doubt_since": None, "error": None}
-            return _move(db, tag, ("submitting",), "submitted", **named)
+            return _move_job(db, tag, LedgerState.SUBMITTED, **named)
 
     def store(self, tag: str, result: Result) -> bool:
         """submitted → stored: the result is safe before anything else happens to it."""
         with self._database.write() as db:
-            moved = _move(db, tag, ("submitted",), "stored")
+            moved = _move_job(db, tag, LedgerState.STORED)
             if moved:
                 _store(db, tag, "result", pack_result(result))
             return moved
@@ -224,23 +222,23 @@ class Ledger(Runs):
         What is unknown in ``actual`` is taken to be the hold. What a vendor billed above the hold
         goes to ``overrun``, which freezes the budget; settling itself never fails.
         """
-        return self._close(tag, ("stored",), "settled", actual, error=None)
+        return self._close(tag, LedgerState.SETTLED, actual)
 
     def fail(self, tag: str, error: QSGDError, actual: Amount) -> bool:
         """The job ended without a result: the hold becomes what it cost all the same."""
-        before = ("intent", "reserved", "submitting", "submitted")
-        return self._close(tag, before, "failed", actual, error=error)
+        known = [state for state in OPEN if state is not LedgerState.STRAY]
+        return self._close(tag, LedgerState.FAILED, actual, of=known, error=error)
 
     def refund(self, tag: str, reason: str) -> bool:
         """submitting → refunded: the job does not exist, and the hold is given back."""
         error = JobFailedError(f"Job {tag} was given up: {reason}.")
-        return self._close(tag, ("submitting",), "refunded", Amount(0, 0, 0), error=error)
+        return self._close(tag, LedgerState.REFUNDED, Amount(0, 0, 0), error=error)
 
     def stray(self, tag: str, handle: JobHandle) -> bool:
         """A job under this tag that nobody waits for turned up: it is to be cancelled.
 
-        A job that was given up as never made becomes the stray itself; beside any other job, the
-        stray gets a row of its own. False if it is on the ledger already.
+        A job that was given up as never made, free of charge, becomes the stray itself; beside any
+        other job, the stray gets a row of its own. False if it is on the ledger already.
         """
         with self._database.write() as db:
             job = find_job(db, tag)
@@ -248,14 +246,15 @@ class Ledger(Runs):
                 return False
             named = {"handle": handle.to_json(), "settled_at": None}
             named |= dict.fromkeys(f"spent_{unit}" for unit in UNITS)
-            given_up = ("refunded", "failed") if job.handle is None else ()
-            if _move(db, tag, given_up, "stray", **named):
+            free = job.handle is None and not any(job.spent.of(unit) for unit in UNITS)
+            if free and _move_job(db, tag, LedgerState.STRAY, **named):
                 return True
             own = f"{tag}+{hashlib.sha256(handle.job_id.encode()).hexdigest()[:8]}"
             if find_job(db, own) is not None:
                 return False
             row = db.execute(sa.select(jobs_table).where(jobs_table.c.tag == tag)).mappings().one()
-            copy = {**row, **named, "tag": own, "state": "stray", "consumed_step": None}
+            first = {"state": LedgerState.STRAY, "came_from": None, "consumed_step": None}
+            copy = {**row, **named, **first, "tag": own}
             db.execute(jobs_table.insert().values(copy))
             return True
 
@@ -265,7 +264,7 @@ class Ledger(Runs):
             f"Job {tag} turned up at the vendor although nobody waited for it, and was cancelled.",
             may_have_spent=True,
         )
-        return self._close(tag, ("stray",), "failed", actual, error=error)
+        return self._close(tag, LedgerState.FAILED, actual, of=(LedgerState.STRAY,), error=error)
 
     def consume(self, tag: str, step: int) -> None:
         """Note the step at which the result was first applied."""
@@ -280,7 +279,7 @@ class Ledger(Runs):
             ConfigError: there is no such job.
         """
         error = JobFailedError(f"Job {tag} was cancelled before it was submitted; it cost nothing.")
-        if not self._close(tag, UNSENT, "failed", Amount(0, 0, 0), error=error):
+        if not self._close(tag, LedgerState.FAILED, Amount(0, 0, 0), of=UNSENT, error=error):
             with self._database.write() as db:
                 where = (jobs_table.c.tag == tag, jobs_table.c.state.in_(OPEN))
                 db.execute(jobs_table.update().where(*where).values(cancel_asked=self._clock()))
@@ -305,7 +304,7 @@ class Ledger(Runs):
         *,
         run: str | None = None,
         step: int | None = None,
-        states: Iterable[str] | None = None,
+        states: Iterable[LedgerState] | None = None,
     ) -> list[Job]:
         """Jobs in the order they were asked for."""
         order = (jobs_table.c.created_at, jobs_table.c.step, jobs_table.c.part, jobs_table.c.tag)
@@ -321,7 +320,7 @@ class Ledger(Runs):
 
     def never_found(self, *, run: str | None = None) -> list[Job]:
         """Jobs that were given up after a doubt: they may turn up at the vendor after all."""
-        jobs = self.jobs(run=run, states=("refunded", "failed"))
+        jobs = self.jobs(run=run, states=before(LedgerState.STRAY))
         return [job for job in jobs if job.handle is None and job.doubt_since is not None]
 
     def paid_before(self) -> bool:
@@ -362,7 +361,7 @@ class Ledger(Runs):
         took = jobs_table.c.settled_at - jobs_table.c.submitted_at
         query = (
             sa.select(took)
-            .where(jobs_table.c.backend == backend, jobs_table.c.state == "settled")
+            .where(jobs_table.c.backend == backend, jobs_table.c.state == LedgerState.SETTLED)
             .order_by(jobs_table.c.settled_at.desc())
             .limit(most)
         )
@@ -381,33 +380,46 @@ class Ledger(Runs):
     def _close(
         self,
         tag: str,
-        before: tuple[str, ...],
-        after: str,
+        after: LedgerState,
         actual: Amount,
         *,
-        error: QSGDError | None,
+        of: Iterable[LedgerState] = LedgerState,
+        error: QSGDError | None = None,
     ) -> bool:
-        """End a job: its hold goes, its cost is spent."""
+        """End a job, if it is in one of the states ``of``: its hold goes, its cost is spent."""
         with self._database.write() as db:
             job = find_job(db, tag)
-            if job is None or job.state not in before:
+            if job is None or job.state not in set(before(after)).intersection(of):
                 return False
             known = {unit: actual.of(unit) for unit in UNITS}
             final = {u: job.hold.of(u) if cost is None else cost for u, cost in known.items()}
             columns = {f"spent_{unit}": cost for unit, cost in final.items()}
             text = None if error is None else pack_error(error)
-            _move(db, tag, before, after, error=text, settled_at=self._clock(), **columns)
-            held = None if job.state == "stray" else job.hold
+            _move_job(db, tag, after, error=text, settled_at=self._clock(), **columns)
+            held = None if job.state is LedgerState.STRAY else job.hold
             accounts.spend(db, job.budget, held=held, paid=Amount(**final))
             return True
 
 
-def _move(
-    db: sa.Connection, tag: str, before: tuple[str, ...], after: str, **values: object
+def _move_job(
+    db: sa.Connection,
+    tag: str,
+    after: LedgerState,
+    *where: sa.ColumnElement[bool],
+    **values: object,
 ) -> bool:
-    """Change the state if it is one of ``before``; whether it was."""
-    where = (jobs_table.c.tag == tag, jobs_table.c.state.in_(before))
-    return db.execute(jobs_table.update().where(*where).values(state=after, **values)).rowcount == 1
+    """Change a job's state if a move leads there from the one that it has; whether it does."""
+    return _move(db, after, jobs_table.c.tag == tag, *where, **values) == 1
+
+
+def _move(
+    db: sa.Connection, after: LedgerState, *where: sa.ColumnElement[bool], **values: object
+) -> int:
+    """Change the state of the jobs from whose own a move leads there; how many there were."""
+    state = jobs_table.c.state
+    moved = {"state": after, "came_from": state, **values}
+    update = jobs_table.update().where(state.in_(before(after)), *where).values(moved)
+    return db.execute(update).rowcount
 
 
 def _store(db: sa.Connection, tag: str, kind: str, data: bytes) -> None:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from qsgd_core.errors import QSGDError
 from qsgd_core.jobs import JobHandle
 from qsgd_core.schedule.failures import unpack_error
+from qsgd_core.schedule.ledger.states import LedgerState
 from qsgd_core.schedule.ledger.tables import jobs, runs
 from qsgd_core.schedule.money import UNITS, Amount
 
@@ -37,7 +38,7 @@ class Job:
     digest: str
     shots: int
     seed: int
-    state: str
+    state: LedgerState
     handle: JobHandle | None
     error: QSGDError | None
     created_at: float
@@ -89,6 +90,8 @@ def to_job(row: sa.RowMapping) -> Job:
     data: dict[str, Any] = {str(k): v for k, v in row.items()}
     for name in ("hold", "spent"):
         data[name] = Amount(**{unit: data.pop(f"{name}_{unit}") for unit in UNITS})
+    del data["came_from"]  # the database's own
+    data["state"] = LedgerState(data["state"])
     data["handle"] = JobHandle.from_json(data["handle"]) if data["handle"] else None
     data["error"] = unpack_error(data["error"]) if data["error"] else None
     return Job(**data)

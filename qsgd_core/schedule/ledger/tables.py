@@ -1,10 +1,10 @@
-"""The ledger's tables."""
+"""The ledger's tables, as the newest revision in ``migrations/versions`` leaves them."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 1
+from qsgd_core.schedule.ledger.states import allowed_move, known_state
 
 metadata = sa.MetaData()
 
@@ -63,6 +63,7 @@ jobs = sa.Table(
     sa.Column("shots", sa.Integer, nullable=False),
     sa.Column("seed", sa.BigInteger, nullable=False),
     sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("came_from", sa.String(16)),
     sa.Column("handle", sa.Text),
     sa.Column("error", sa.Text),
     sa.Column("created_at", sa.Float, nullable=False),
@@ -73,6 +74,8 @@ jobs = sa.Table(
     sa.Column("consumed_step", sa.Integer),
     *(sa.Column(f"hold_{unit}", sa.BigInteger) for unit in ("shots", "micro_usd", "qpu_us")),
     *(sa.Column(f"spent_{unit}", sa.BigInteger) for unit in ("shots", "micro_usd", "qpu_us")),
+    sa.CheckConstraint(known_state(), name="known_state"),
+    sa.CheckConstraint(allowed_move(), name="allowed_move"),
 )
 
 payloads = sa.Table(

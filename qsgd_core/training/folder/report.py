@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 
 from qsgd_core.errors import ConfigError
 from qsgd_core.schedule.ledger.audit import Audit, Sum, audit, overrun
-from qsgd_core.schedule.ledger.ledger import OPEN, Ledger
+from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Job
 from qsgd_core.schedule.money import UNITS, Amount
 from qsgd_core.schedule.record import history
@@ -228,7 +228,7 @@ def _money(found: Audit, steps: int, applied: int) -> Money:
     return Money(
         jobs=tuple(_job(job) for job in found.jobs),
         by_state=dict(Counter(job.state for job in found.jobs)),
-        open=sum(job.state in OPEN for job in found.jobs),
+        open=sum(job.state.is_open for job in found.jobs),
         cost_usd=paid.usd,
         qpu_s=paid.qpu_s,
         shots=paid.shots,

@@ -22,8 +22,9 @@ from qsgd_core.errors import (
 )
 from qsgd_core.jobs import Cost, Quote
 from qsgd_core.schedule.courier.courier import LATE_WATCH_S, POLL_S, Courier
-from qsgd_core.schedule.ledger.ledger import OPEN, Ledger
+from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Job
+from qsgd_core.schedule.ledger.states import OPEN
 from qsgd_core.schedule.money import Amount
 
 WORK = Workload((CircuitBatch(ansatz(2, 1), np.array([[0.2, 0.4], [0.1, 0.3]])),))

@@ -1,0 +1,78 @@
+"""The tables as qsgd-core had them before there were revisions."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "1"
+down_revision = None
+
+
+def upgrade() -> None:
+    """An empty database becomes a ledger."""
+    op.create_table(
+        "qsgd_meta",
+        sa.Column("key", sa.String(32), primary_key=True),
+        sa.Column("value", sa.String(64), nullable=False),
+    )
+    op.execute("INSERT INTO qsgd_meta (key, value) VALUES ('schema', '1')")
+    op.create_table(
+        "budgets",
+        sa.Column("name", sa.String(320), primary_key=True),
+        sa.Column("created_at", sa.Float, nullable=False),
+    )
+    op.create_table(
+        "caps",
+        sa.Column("budget", sa.String(320), sa.ForeignKey("budgets.name"), primary_key=True),
+        sa.Column("unit", sa.String(16), primary_key=True),
+        sa.Column("cap", sa.BigInteger, nullable=False),
+        sa.Column("reserved", sa.BigInteger, nullable=False),
+        sa.Column("spent", sa.BigInteger, nullable=False),
+        sa.Column("overrun", sa.BigInteger, nullable=False),
+        sa.CheckConstraint("reserved >= 0 AND spent >= 0 AND overrun >= 0", name="not_negative"),
+        sa.CheckConstraint("reserved + spent <= cap", name="never_over_the_cap"),
+    )
+    op.create_table(
+        "runs",
+        sa.Column("run", sa.String(300), primary_key=True),
+        sa.Column("backend", sa.String(256), nullable=False),
+        sa.Column("options", sa.Text, nullable=False),
+        sa.Column("created_at", sa.Float, nullable=False),
+        sa.Column("pinned", sa.String(256)),
+        sa.Column("capabilities", sa.Text),
+        sa.Column("error", sa.Text),
+        sa.Column("guard", sa.Text),
+    )
+    units = ("shots", "micro_usd", "qpu_us")
+    op.create_table(
+        "jobs",
+        sa.Column("tag", sa.String(60), primary_key=True),
+        sa.Column("run", sa.String(300), nullable=False, index=True),
+        sa.Column("budget", sa.String(320), nullable=False),
+        sa.Column("backend", sa.String(256), nullable=False),
+        sa.Column("options", sa.Text, nullable=False),
+        sa.Column("step", sa.Integer, nullable=False),
+        sa.Column("part", sa.Integer, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("shots", sa.Integer, nullable=False),
+        sa.Column("seed", sa.BigInteger, nullable=False),
+        sa.Column("state", sa.String(16), nullable=False, index=True),
+        sa.Column("handle", sa.Text),
+        sa.Column("error", sa.Text),
+        sa.Column("created_at", sa.Float, nullable=False),
+        sa.Column("submitted_at", sa.Float),
+        sa.Column("doubt_since", sa.Float),
+        sa.Column("cancel_asked", sa.Float),
+        sa.Column("settled_at", sa.Float),
+        sa.Column("consumed_step", sa.Integer),
+        *(sa.Column(f"hold_{unit}", sa.BigInteger) for unit in units),
+        *(sa.Column(f"spent_{unit}", sa.BigInteger) for unit in units),
+    )
+    op.create_table(
+        "payloads",
+        sa.Column("tag", sa.String(60), sa.ForeignKey("jobs.tag"), primary_key=True),
+        sa.Column("kind", sa.String(8), primary_key=True),
+        sa.Column("data", sa.LargeBinary, nullable=False),
+    )
