@@ -171,6 +171,15 @@ class BudgetExceededError(BudgetError):
         self.unit = unit
 
 
+class WaitInterruptedError(QSGDError):
+    """Training was asked to stop while it waited for a result.
+
+    The step it was in is not finished: go on from the last checkpoint.
+    """
+
+    exit_code = 130
+
+
 def may_exist(error: Exception) -> bool:
     """Whether the submission that raised this may have made a job all the same."""
     made = isinstance(error, BackendError) and error.may_have_spent

@@ -15,6 +15,7 @@ from qsgd_core import files
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import Observer, RunEnded, RunStarted
 from qsgd_core.plugins.registry import default_registry
+from qsgd_core.schedule.trainer import patience
 from qsgd_core.settings import Settings, load_settings
 from qsgd_core.task import Task
 from qsgd_core.training import code
@@ -168,7 +169,7 @@ def _finish(session: Session, parts: Parts, folder: RunFolder) -> Summary:
     parts.tell(started)
     status = "failed"
     try:
-        with Interrupt() as interrupt:
+        with Interrupt() as interrupt, patience.until(lambda: interrupt.requested):
             status = session.run(interrupt)
     except BaseException:
         parts.tell(RunEnded(session.position.step, status="failed"))

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def assert_resumes_to_the_bits_of_a_whole_run(capsys) -> None:
 def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(waiting, capsys):
     waiting.send_signal(signal.SIGINT)
     out, err = waiting.communicate("\n", timeout=PATIENCE_S)
-    assert waiting.returncode == 130
+    assert waiting.returncode == 130, err
     assert "Interrupted after step 8; everything is saved." in err
     assert "To go on: qsgd train --resume run" in err
     assert "Traceback" not in err
@@ -87,3 +88,70 @@ def test_a_second_ctrl_c_ends_the_process_at_once(waiting):
         waiting.send_signal(signal.SIGINT)
     assert waiting.returncode == -signal.SIGINT
     assert (position()["epoch"], position()["batch"]) == (1, 0)
+
+
+# --- while a job is queued -----------------------------------------------------------------------
+
+
+def queued(filebox: dict[str, str], folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A process, started when the vendor has a job that will take long."""
+    options = {"folder": str(folder / "vendor"), "coins": True, "run_s": 1000}
+    return subprocess.Popen(
+        [sys.executable, "-m", "qsgd_core", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=filebox | {"QSGD_BACKEND": "filebox:x", "QSGD_BACKEND_OPTIONS": json.dumps(options)},
+        start_new_session=True,
+    )
+
+
+def until_a_job_is_out(process: subprocess.Popen[str], folder: Path) -> None:
+    while not list((folder / "vendor" / "jobs").glob("*.json")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def let_the_vendor_finish(folder: Path) -> None:
+    for path in (folder / "vendor" / "jobs").glob("*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"accepted_at": 0.0}))
+
+
+def interrupted(process: subprocess.Popen[str]) -> str:
+    """Ctrl-C, and what it is answered before the end."""
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.mark.parametrize("policy", ["tracked", "sync"])
+def test_ctrl_c_while_a_job_is_queued_is_answered_and_stops_at_the_last_checkpoint(
+    filebox, tmp_path, capsys, monkeypatch, policy
+):
+    train = ["train", f"{SCRIPT}:make_task", "--shots", "8", "--every", "3", "--policy", policy]
+    process = queued(filebox, tmp_path, *train, "--budget", "$1", "--run-dir", "run", "--yes")
+    until_a_job_is_out(process, tmp_path)
+    err = interrupted(process)
+    assert "Training waits for the result of step 0 from filebox:x." in err
+    assert "A second Ctrl-C ends it at once." in err
+    assert "Interrupted after step 0; everything is saved." in err
+    let_the_vendor_finish(tmp_path)
+    monkeypatch.setattr("qsgd_core.schedule.trainer.scheduler.FINISH_S", 0.0)
+    assert main(["train", f"{SCRIPT}:make_task", "--resume", "run", "--max-steps", "2"]) == 0
+    assert len(list((tmp_path / "vendor" / "jobs").glob("*.json"))) == 1  # paid for once
+
+
+def test_ctrl_c_while_jobs_are_waited_for_is_answered(filebox, tmp_path):
+    train = ["train", f"{SCRIPT}:make_task", "--shots", "8", "--budget", "$1", "--yes"]
+    trainer = queued(filebox, tmp_path, *train, "--run-dir", "run")
+    until_a_job_is_out(trainer, tmp_path)
+    trainer.kill()
+    trainer.communicate()
+    process = queued(filebox, tmp_path, "jobs", "wait")
+    while not subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True).stdout:
+        assert process.poll() is None
+    err = interrupted(process)
+    assert "Interrupted while waiting for qsgd-" in err
+    assert "(submitted); they stay with the service. To wait again: qsgd jobs wait." in err

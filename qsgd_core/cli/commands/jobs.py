@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +20,7 @@ from qsgd_core.settings import load_settings
 if TYPE_CHECKING:
     from qsgd_core.schedule.ledger.ledger import Ledger
     from qsgd_core.schedule.ledger.rows import Job
+    from qsgd_core.schedule.trainer.process import CourierProcess
 
 jobs = typer.Typer(no_args_is_help=True)
 
@@ -189,13 +190,12 @@ def _serve(ledger: Ledger, run: str | None, *, deadline: float | None) -> None:
 
     couriers: dict[str, CourierProcess] = {}
     stopped: dict[str, QSGDError] = {}
-    with ExitStack() as stack:
+    with _interruptible(ledger, run, couriers):
         while pending := {job.run for job in _open(ledger, run)} - stopped.keys():
             for name in sorted(pending):
                 if name not in couriers:
                     _forget_error(ledger, name)
                     couriers[name] = CourierProcess(ledger.url, name, log=_log(name))
-                    stack.callback(couriers[name].stop)
                 if (error := ledger.run(name).error) is not None:
                     stopped[name] = error
                     continue
@@ -208,6 +208,31 @@ def _serve(ledger: Ledger, run: str | None, *, deadline: float | None) -> None:
         raise error
 
 
+@contextmanager
+def _interruptible(
+    ledger: Ledger, run: str | None, couriers: dict[str, CourierProcess]
+) -> Iterator[None]:
+    """End the couriers however the wait for jobs ends; Ctrl-C is answered before that."""
+    from qsgd_core.schedule.trainer.process import STOP_S
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        names = ", ".join(f"{job.tag} ({job.state})" for job in _open(ledger, run)[:3])
+        typer.echo(
+            f"Interrupted while waiting for {names or 'jobs'}; they stay with the service. To "
+            f"wait again: qsgd jobs wait{f' {run}' if run else ''}. A second Ctrl-C ends at once.",
+            err=True,
+        )
+        raise
+    finally:
+        end = time.monotonic() + STOP_S
+        for courier in couriers.values():
+            courier.hang_up()
+        for courier in couriers.values():
+            courier.stop(within_s=max(end - time.monotonic(), 0.1))
+
+
 def _look_once(ledger: Ledger, runs: Iterable[str]) -> QSGDError | None:
     """One look at each run's jobs; the first error that a courier stopped with."""
     from qsgd_core.schedule.trainer.process import look_once
@@ -215,7 +240,15 @@ def _look_once(ledger: Ledger, runs: Iterable[str]) -> QSGDError | None:
     first = None
     for name in sorted(set(runs)):
         _forget_error(ledger, name)
-        look_once(ledger.url, name, log=_log(name))
+        try:
+            look_once(ledger.url, name, log=_log(name))
+        except KeyboardInterrupt:
+            typer.echo(
+                f"Interrupted while the service was asked for the jobs of {name}; nothing is lost. "
+                "To ask again: qsgd jobs resume",
+                err=True,
+            )
+            raise
         first = first or ledger.run(name).error
     return first
 

@@ -25,6 +25,8 @@ COURIER_MODULE = "qsgd_core.children.courier"
 MAX_DEATHS = 5
 """Couriers that may die in a row before that is an error, if none has brought anything forward."""
 CHUNK = 1 << 16
+STOP_S = 5.0
+"""How long a courier has to end by itself."""
 NEWS = "news"
 """Kind of the frame that says no more than that the ledger has changed."""
 PROGRESS = (NEWS, "answer", "finished")
@@ -114,14 +116,22 @@ class CourierProcess:
         """Start no courier for so long: the last one said that it cannot go on."""
         self._rest_until = time.monotonic() + seconds
 
-    def stop(self) -> None:
-        """End the courier; what it was doing stays on the ledger."""
+    def hang_up(self) -> None:
+        """Let the courier end by itself; :meth:`stop` waits for that."""
+        if self._child is not None and self._child.stdin is not None and os.getpid() == self._owner:
+            self._child.stdin.close()
+
+    def stop(self, *, within_s: float = STOP_S) -> None:
+        """End the courier; what it was doing stays on the ledger.
+
+        Args:
+            within_s: how long it has to end by itself.
+        """
         if self._child is None or os.getpid() != self._owner:
             return
-        if self._child.stdin is not None:
-            self._child.stdin.close()
+        self.hang_up()
         try:
-            self._child.wait(timeout=5)
+            self._child.wait(timeout=within_s)
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
@@ -220,6 +230,7 @@ def look_once(ledger_url: str, run: str, *, log: Path | None = None) -> None:
             input=_config(ledger_url, run, once=True),
             stdout=subprocess.DEVNULL,
             stderr=stderr,
+            start_new_session=True,  # as above
             check=False,  # what it stopped with is on the ledger
         )
 

@@ -7,6 +7,7 @@ and says what ⟨observables⟩ a step uses: those of the best snapshot there is
 from __future__ import annotations
 
 import base64
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from qsgd_core.schedule.messages import Frame, workload_values
 from qsgd_core.schedule.money import say
 from qsgd_core.schedule.packing.turns import cycle_length
 from qsgd_core.schedule.snapshot import Moment, Snapshot
+from qsgd_core.schedule.trainer import patience
 from qsgd_core.schedule.trainer.config import ScheduleConfig
 from qsgd_core.schedule.trainer.horizon import Horizon
 from qsgd_core.schedule.trainer.ladder import RUNGS, Ladder
@@ -32,12 +34,16 @@ from qsgd_core.schedule.trainer.line import Line
 from qsgd_core.schedule.trainer.purse import Purse
 from qsgd_core.seeds import derive_seed
 
+logger = logging.getLogger(__name__)
+
 FINAL_PHASE, RESERVE = 0.9, 0.1
 """Until this share of the steps is taken, this share of the budget is kept for the rest."""
 TIMED_STEPS = 3
 """Steps that are timed before ``wait="never"`` decides whether a result can arrive at all."""
 REST_S = (60.0, 3600.0)
 """First and longest pause before a courier that could not go on is tried again."""
+LOOK_S = 0.5
+"""Who waits for a result looks so often whether it is to go on waiting."""
 FINISH_S = 30.0
 """How long the end of a run waits for queued jobs to be cancelled."""
 
@@ -163,8 +169,10 @@ class Scheduler:
         if self._config.wait == "never" and not self._policy.waits:
             return
         until = self._timer() + self._config.first_deadline_s
-        while self._purse is None and self._timer() < until:
-            self._listen(1.0)
+        with patience.waiting("the courier's first look at the service"):
+            while self._purse is None and self._timer() < until:
+                patience.require()
+                self._listen(LOOK_S)
 
     def _due(self, work: Workload, step: int, every: int | None) -> bool:
         """Whether the policy wants a refresh now and one can be had."""
@@ -287,8 +295,13 @@ class Scheduler:
         began = self._timer()
         self._standing = True
         try:
-            while step in self._asks and self._timer() < began + deadline:
-                self._listen(1.0)
+            with patience.waiting(self._wait_in_words(step)):
+                while step in self._asks and self._timer() < began + deadline:
+                    patience.require()
+                    self._listen(LOOK_S)
+        except KeyboardInterrupt:  # a script's own; qsgd train asks for it by patience
+            logger.warning("Interrupted while waiting for %s.", self._wait_in_words(step))
+            raise
         finally:
             self._standing = False
         self._horizon.stood(self._timer() - began)
@@ -300,6 +313,13 @@ class Scheduler:
             )
             self._answers = max(self._answers, 1)  # the first has been waited for long enough
         return True
+
+    def _wait_in_words(self, step: int) -> str:
+        assert self._purse is not None  # noqa: S101  a refresh has been asked for
+        return (
+            f"the result of step {step} from {self._purse.backend}. Its jobs stay with the service "
+            f"whatever ends here: see qsgd jobs list {self._config.run}"
+        )
 
     # -- what a step uses ------------------------------------------------------------------
 
@@ -364,7 +384,7 @@ class Scheduler:
         values = {
             "step": self._step,
             "learned": self._learned,
-            "waits": self._waits_always,
+            "waits": self._waits(),
             "between": self._policy.between,
             "tiles": config.tiles,
             "per_refresh": config.blocks_per_refresh,

@@ -1,11 +1,19 @@
-"""Ctrl-C as a request: finish the step, save, stop. A second one ends the process at once."""
+"""Ctrl-C as a request: finish the step, save, stop. A second one ends the process at once.
+
+A step that waits for a vendor's queue is given up, and the run stands at its last checkpoint.
+"""
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
+
+from qsgd_core.schedule.trainer import patience
+
+logger = logging.getLogger(__name__)
 
 
 class Interrupt:
@@ -34,3 +42,10 @@ class Interrupt:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if (waited_for := patience.waited_for()) is not None:
+            now = f"Training waits for {waited_for}. It stops now, at its last checkpoint"
+        else:
+            now = "Training stops when this step is finished and saved"
+        said = f"{now}. A second Ctrl-C ends it at once."
+        # Not here: the signal may have come while this very thread was writing to stderr.
+        threading.Thread(target=logger.warning, args=("%s", said), daemon=True).start()

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from qsgd_core.errors import ConfigError
+from qsgd_core.errors import ConfigError, WaitInterruptedError
 from qsgd_core.events import BatchTrained, EpochEnded, Observer, Warned
 from qsgd_core.task import Built, Task
 from qsgd_core.training.config import TrainConfig
@@ -68,6 +68,7 @@ class Session:
     ) -> None:
         self.position = Position()
         self.rows: list[Row] = []
+        self._saved = (replace(self.position), list(self.rows))
         self._parts = parts
         self._save = save
         self._checkpoint_every = checkpoint_every
@@ -96,6 +97,7 @@ class Session:
                 "start a new run without --resume."
             ) from error
         self.position = replace(checkpoint.position)
+        self._saved = (replace(self.position), [dict(row) for row in checkpoint.rows])
         self._elapsed_before = self.position.elapsed_s
         self.rows = [dict(row) for row in checkpoint.rows]
         parts.meter.loss = RunningSum(self.position.loss_sum, self.position.batch)
@@ -129,11 +131,15 @@ class Session:
         except _StopRequestedError:
             self.save()
             return "interrupted"
+        except WaitInterruptedError:  # in the middle of a step: what was saved last stands
+            self.position, self.rows = replace(self._saved[0]), self._saved[1]
+            return "interrupted"
         return "finished"
 
     def save(self) -> None:
         """Write a checkpoint now."""
         self._save(self.checkpoint())
+        self._saved = (replace(self.position), list(self.rows))
 
     def checkpoint(self) -> Checkpoint:
         """Everything needed to go on from here."""

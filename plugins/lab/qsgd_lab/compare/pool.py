@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -20,9 +21,11 @@ from qsgd_lab.compare.executors import DIED
 from qsgd_lab.compare.plan import RunKey
 from qsgd_lab.compare.runs import State, describe, run_one, write_failure
 
+logger = logging.getLogger(__name__)
+
 SAFE_PATH = "PYTHONSAFEPATH"
 
-SAVE_S = 10.0
+SAVE_S = 8.0
 """After Ctrl-C, how long runs may take to finish their step and save."""
 
 
@@ -54,6 +57,14 @@ class LocalExecutor:
                     key, pool = busy.pop(future)
                     idle.append(_after(future, key, pool, home))
                     yield key
+        except KeyboardInterrupt:
+            logger.warning(
+                "%d runs are under way: each has %.0f s to finish its step and save; one that "
+                "waits for a service stops waiting. A second Ctrl-C ends them at once.",
+                len(busy),
+                SAVE_S,
+            )
+            raise
         finally:
             # The terminal's Ctrl-C has reached the processes too.
             wait(busy, timeout=SAVE_S if busy else 0)
