@@ -57,12 +57,6 @@ def hint(test: object) -> str:
     return " ".join(text.partition(HINT)[2].partition(":")[2].split())
 
 
-def standard_tests(suite: type) -> dict[str, Callable[..., object]]:
-    """The standard tests of a suite by name."""
-    names = [name for name in dir(suite) if name.startswith("test_")]
-    return {name: getattr(suite, name) for name in names}
-
-
 def _of_the_kit(cls: type) -> bool:
     return cls.__module__ == KIT or cls.__module__.startswith(f"{KIT}.")
 

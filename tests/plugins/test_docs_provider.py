@@ -10,10 +10,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from kit import standard_tests
 from patience import PATIENCE_S
 
 from qsgd_core import testing
-from qsgd_core.testing.standard import standard_tests
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "writing-a-provider.md").read_text()

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from kit import standard_tests
 
 from qsgd_core.builtin.perturbations import CircuitPerturbation, Sine
 from qsgd_core.circuits import CircuitBatch
@@ -25,7 +26,7 @@ from qsgd_core.testing import (
 )
 from qsgd_core.testing.measuring import require_enough_shots
 from qsgd_core.testing.runner import run, suite_file
-from qsgd_core.testing.standard import HINT, hint, standard_tests
+from qsgd_core.testing.standard import HINT, hint
 
 SUITES = (
     BackendConformance,

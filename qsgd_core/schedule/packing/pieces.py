@@ -17,7 +17,7 @@ import numpy as np
 from qsgd_core.capabilities import Capabilities
 from qsgd_core.circuits import CircuitBatch, Workload
 from qsgd_core.errors import CapabilityError
-from qsgd_core.jobs import Bits, Expectations, Part, Result
+from qsgd_core.jobs import Result
 from qsgd_core.schedule.packing.tiles import Packed, Places, pack
 from qsgd_core.schedule.packing.turns import cycle_length, rotation, scatter, take
 
@@ -155,33 +155,3 @@ def _room(has: Capabilities, shots: int, width: int, *, rows: int, qubits: int) 
         # A row that runs alone may be wider than the register that rows share.
         most.append(max((has.max_total_qubits - qubits) // width, 1 - rows))
     return min(most)
-
-
-def join(work: Workload, results: Sequence[Result]) -> Result:
-    """The parts' results as one result of the whole workload; inverse of :func:`split`.
-
-    Time, layout and calibration are those of the first part; ``billed`` stays with the parts.
-    """
-    pieces = [part for result in results for part in result.parts]
-    parts: list[Part] = []
-    for batch in work.batches:
-        taken: list[Part] = []
-        rows = 0
-        while rows < batch.n_rows:
-            taken.append(pieces.pop(0))
-            rows += len(taken[-1].values)
-        parts.append(_stack(taken))
-    first = results[0]
-    return Result(
-        tuple(parts),
-        executed_at=first.executed_at,
-        physical_qubits=first.physical_qubits,
-        calibration_stamp=first.calibration_stamp,
-    )
-
-
-def _stack(parts: list[Part]) -> Part:
-    if len(parts) == 1:
-        return parts[0]
-    values = np.concatenate([p.values for p in parts])
-    return Bits(values) if isinstance(parts[0], Bits) else Expectations(values)

@@ -91,11 +91,6 @@ class RecordWriter:
                 raise damaged(path, error) from error
             self._give_up(error)
 
-    @property
-    def working(self) -> bool:
-        """False once something could not be written."""
-        return self._db is not None
-
     def header(self, values: Mapping[str, Any]) -> None:
         """Note what the run is: plain JSON values; one noted before under the key is replaced."""
         rows = [(key, json.dumps(value, sort_keys=True)) for key, value in values.items()]

@@ -504,11 +504,6 @@ class Scheduler:
             "total_steps": self._config.total_steps,
         }
 
-    @property
-    def worked(self) -> bool:
-        """Whether any hardware result has been applied."""
-        return self._worked
-
     def _say(self, what: str, message: str, *, record: bool = True) -> None:
         event = ScheduleChanged(self._step, what=what, message=message, status=self.status())
         self._tell_event(event)

@@ -38,8 +38,6 @@ class Lesson:
             it believes to be.
         alarm: whether the device seems to have been recalibrated since the last result.
         n_rows: rows compared.
-        n_ignored: those of them that taught nothing: they ran before a recalibration, or on
-            qubits that are no longer used.
         predicted: ⟨observables⟩ as predicted before learning, float64 (B, n_obs) per batch.
         variance: what the filter expected of (predicted - true)², same shapes.
     """
@@ -47,7 +45,6 @@ class Lesson:
     nis: float
     alarm: bool
     n_rows: int
-    n_ignored: int
     predicted: tuple[Floats, ...]
     variance: tuple[Floats, ...]
 
@@ -264,13 +261,11 @@ def _check(work: Workload, z: Sequence[Floats], shots: int) -> None:
 
 def _lesson(seen: list[_Seen], parts: list[_Part], *, alarm: bool) -> Lesson:
     variance = [np.zeros(batch.line.z.shape) for batch in seen]
-    ignored = [np.zeros(len(batch.line.z), dtype=bool) for batch in seen]
     for part in parts:
         start = 0
         for i, chosen in enumerate(part.chosen):
             stop = start + int(chosen.sum())
             variance[i][chosen] = part.quiet.spread[start:stop]
-            ignored[i] |= chosen.any(axis=1) & part.ignored
             start = stop
     scores = [
         batch.innovation**2 / (spread + batch.noise)
@@ -279,8 +274,7 @@ def _lesson(seen: list[_Seen], parts: list[_Part], *, alarm: bool) -> Lesson:
     return Lesson(
         nis=float(np.mean(np.concatenate([score.ravel() for score in scores]))),
         alarm=alarm,
-        n_rows=sum(len(rows) for rows in ignored),
-        n_ignored=int(sum(rows.sum() for rows in ignored)),
+        n_rows=sum(len(batch.line.z) for batch in seen),
         predicted=tuple(batch.line.z for batch in seen),
         variance=tuple(variance),
     )
