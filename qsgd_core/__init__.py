@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from qsgd_core.hookspecs import HOOK_API, PerturbationProvider, hookimpl
+from qsgd_core.installed import tolerate_damage
 from qsgd_core.specs import (
     BackendSpec,
     CommandSpec,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from qsgd_core.optim.term.effect import Stats
     from qsgd_core.perturbation import ClassicalPerturbation, Perturbation
     from qsgd_core.task import Built, Task, TaskDefaults
+
+tolerate_damage()  # before pydantic or torch look for their plugins
 
 _LAZY = {
     "Backend": "backend",

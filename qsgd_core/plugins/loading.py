@@ -18,7 +18,6 @@ from __future__ import annotations
 import importlib
 import re
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 import pluggy
@@ -31,6 +30,7 @@ from qsgd_core.errors import (
     PluginLoadError,
 )
 from qsgd_core.hookspecs import HOOK_API, PROJECT, PerturbationProvider
+from qsgd_core.installed import entry_points, name_of, unreadable, version, version_of
 from qsgd_core.isolate import blame
 from qsgd_core.plugins.checks import HOOKS, check_api, check_claims, check_hooks, check_spec
 from qsgd_core.specs import Spec
@@ -187,12 +187,21 @@ def load_plugins(settings: Settings, *, extra: Iterable[tuple[str, str, object]]
 
 
 def _installed() -> list[_Source]:
-    """Every entry point of the group; a distribution found twice on the path counts once."""
+    """Every entry point of the group, and what would have some if it could be read."""
     sources = []
     for point in entry_points(group=PROJECT):
-        name, vers = (point.dist.name, point.dist.version) if point.dist else (point.name, "")
+        dist = point.dist
+        name, vers = (name_of(dist), version_of(dist)) if dist else (point.name, "")
         sources.append(_Source(name, vers, point.load, point=point.name, module=point.value))
-    return sources
+    ours = (each for each in unreadable() if f"[{PROJECT}]" in (each.points or ""))
+    return sources + [_unreadable(each.name, each.problem) for each in ours]
+
+
+def _unreadable(name: str, problem: str) -> _Source:
+    def load() -> object:
+        raise PluginLoadError(f"It cannot be found out what {name} registers: {problem}")
+
+    return _Source(name, "", load, module="")
 
 
 def _in_memory(name: str, vers: str, plugin: object) -> _Source:
@@ -214,10 +223,7 @@ def _missing(name: str) -> _Source:
 def _load_core(plugins: Plugins, settings: Settings) -> None:
     """Register the built-in provider. Nothing is caught: if it fails, QSGD itself is broken."""
     module = "qsgd_core.builtin.plugin"
-    try:
-        vers = version(CORE)
-    except PackageNotFoundError:  # a checkout on sys.path that was never installed
-        vers = "0+unknown"
+    vers = version(CORE) or "0+unknown"  # a checkout on sys.path that was never installed
     source = _Source(CORE, vers, lambda: importlib.import_module(module), module=module)
     given = _Given()
     _load(source, settings, given)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import typer
 from qsgd_core.cli.commands.listing import plugin_record
 from qsgd_core.cli.options import Debug, Json
 from qsgd_core.cli.show.output import print_json, print_table
+from qsgd_core.installed import damaged, version
 from qsgd_core.plugins.registry import default_registry
 from qsgd_core.settings import credentials_present
 
@@ -27,6 +27,8 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
         print_json(facts)
     else:
         print_table(("what", "found"), _rows(facts))
+        for note in facts["notes"]:
+            typer.echo(f"Note: {note}")
         for problem in facts["problems"]:
             typer.echo(f"Problem: {problem}")
         if not facts["problems"]:
@@ -46,25 +48,30 @@ def examine() -> dict[str, Any]:
     }
     writable = {name: _writable(path) for name, path in folders.items()}
     plugins = [plugin_record(record, registry) for record in registry.plugins.records]
+    failed = {p["name"] for p in plugins if p["error"]}
     problems = [f"Plugin {p['name']} failed: {p['error']}" for p in plugins if p["error"]]
     problems += [
         f"{name}={folders[name]} cannot be written. Set {name} to a folder that can."
         for name, fine in writable.items()
         if not fine
     ]
+    broken = damaged()
+    problems += [d.problem for d in broken if d.points is not None and d.name not in failed]
+    notes = [d.problem for d in broken if d.points is None]
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "qsgd_core": _version("qsgd-core"),
+        "qsgd_core": version("qsgd-core"),
         "torch": torch.__version__,
         "gpu": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "backend": registry.settings.backend,
-        "extras": {name: _version(name) for name in EXTRAS},
+        "extras": {name: version(name) for name in EXTRAS},
         "plugins": plugins,
         "credentials": credentials_present(),
         "folders": {
             name: {"path": str(path), "writable": writable[name]} for name, path in folders.items()
         },
+        "notes": notes,
         "problems": problems,
     }
 
@@ -87,13 +94,6 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         state = "writable" if folder["writable"] else "NOT writable"
         rows.append((name, f"{folder['path']} ({state})"))
     return rows
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
 
 
 def _writable(path: Path) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, metadata
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 from qsgd_core.cli.options import Debug, Json
 from qsgd_core.cli.show.output import print_json, print_table
+from qsgd_core.installed import fact
 from qsgd_core.plugins.loading import PluginRecord, Registered
 from qsgd_core.plugins.registry import Registry, default_registry
 
@@ -170,8 +171,8 @@ def _provider(record: Rec) -> str:
     return f"{record['provider']} {record['version']}".strip()
 
 
-def _summary(distribution: str) -> str:
+def _summary(name: str) -> str:
     try:
-        return str(metadata(distribution)["Summary"] or "")
+        return fact(distribution(name), "Summary") or ""
     except PackageNotFoundError:
         return ""

@@ -12,13 +12,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from qsgd_core import files
 from qsgd_core.errors import ConfigError
+from qsgd_core.installed import version
 from qsgd_core.task import Task
 from qsgd_core.task import differences as task_differences
 from qsgd_core.training import TrainConfig
@@ -264,7 +264,8 @@ def metric_of(task: Task) -> Metric:
 
 def versions() -> dict[str, str]:
     """Of what computes the numbers."""
-    return {name: version(name) for name in ("qsgd-core", "qsgd-lab", "torch", "numpy", "scipy")}
+    names = ("qsgd-core", "qsgd-lab", "torch", "numpy", "scipy")
+    return {name: version(name) or "unknown" for name in names}
 
 
 def _differences(begun: Plan, asked: Plan) -> list[str]:
