@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from qsgd_core.capabilities import Capabilities
     from qsgd_core.circuits import Circuit, CircuitBatch, Gate, Slot, Workload, ansatz
     from qsgd_core.jobs import Bits, Expectations, JobHandle, JobState, JobStatus, Result
-    from qsgd_core.optim.attach import attach
+    from qsgd_core.optim.attach import Attachment, attach
     from qsgd_core.optim.describe import Description
-    from qsgd_core.optim.engine import Attachment
     from qsgd_core.optim.qsgd import QSGD
     from qsgd_core.optim.term.effect import Stats
     from qsgd_core.perturbation import ClassicalPerturbation, Perturbation
@@ -54,7 +53,7 @@ _LAZY = {
     "Result": "jobs",
     "attach": "optim.attach",
     "Stats": "optim.term.effect",
-    "Attachment": "optim.engine",
+    "Attachment": "optim.attach",
     "Description": "optim.describe",
     "QSGD": "optim.qsgd",
     "ClassicalPerturbation": "perturbation",

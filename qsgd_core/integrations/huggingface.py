@@ -12,10 +12,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from qsgd_core.errors import ConfigError
 from qsgd_core.integrations.readings import readings
-from qsgd_core.optim.attach import attach, attached
+from qsgd_core.optim.attach import Attachment, attach, attached
 from qsgd_core.optim.config import TermConfig
 from qsgd_core.optim.counters import RECORD_KEY
-from qsgd_core.optim.engine import Attachment
 from qsgd_core.optim.term.effect import Stats
 
 

@@ -9,8 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from qsgd_core.errors import ConfigError
 from qsgd_core.integrations.readings import readings
-from qsgd_core.optim.attach import attached
-from qsgd_core.optim.engine import Attachment
+from qsgd_core.optim.attach import Attachment, attached
 
 
 class QSGDCallback(Callback):  # type: ignore[misc]  # mypy does not read Lightning

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from typing import Unpack
 
 import torch
 
-from qsgd_core.errors import ConfigError
 from qsgd_core.optim.arguments import checked
-from qsgd_core.optim.base_optimizer import ATTACHMENT
+from qsgd_core.optim.base_optimizer import ATTACHMENT, check_optimizer, unwrap
 from qsgd_core.optim.config import TermArguments, TermConfig
-from qsgd_core.optim.engine import Attachment
+from qsgd_core.optim.engine import Engine
+from qsgd_core.optim.has_term import HasTerm
 from qsgd_core.plugins.registry import default_registry
+
+
+class Attachment(HasTerm):
+    """The term on an optimizer, as :func:`attach` put it there. It keeps the optimizer alive.
+
+    The term stays on the optimizer when this is dropped; :func:`attached` finds it again. Hooks do
+    not survive ``copy.deepcopy`` or pickling of a foreign optimizer (torch drops them): call
+    :func:`attach` on the copy.
+
+    Attributes:
+        optimizer: the one that carries the term.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, engine: Engine) -> None:
+        self.optimizer = optimizer
+        self._term = engine
+
+    def detach(self) -> None:
+        """Take the term off; the optimizer is as before, with the settings its groups brought."""
+        self._term.detach()
 
 
 def attach(
@@ -29,8 +50,8 @@ def attach(
     starts anew. To go on from a checkpoint, attach first and load it then.
 
     Args:
-        optimizer: any torch optimizer that can step without a closure. Wrappers that keep the
-            real one in ``.optimizer`` (accelerate, Lightning) are looked through.
+        optimizer: any torch optimizer with a learning rate, but LBFGS. Wrappers that keep the real
+            one in ``.optimizer`` (accelerate, Lightning) are looked through.
         named_parameters: the model's, for names in seeds and the order of scope ``model``.
         term: λ, perturbation, backend and the rest:
             :class:`~qsgd_core.optim.config.TermArguments`.
@@ -54,33 +75,28 @@ def attach(
         1
         >>> term.detach()  # the optimizer is as it was
     """
-    optimizer = _real(optimizer)
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise ConfigError(
-            f"attach() needs a torch.optim.Optimizer, not {type(optimizer).__name__}. "
-            "Give it torch.optim.SGD(model.parameters(), lr=0.1), say."
-        )
-    if "_optimizer_step_pre_hooks" not in vars(optimizer):
-        inner = getattr(optimizer, "optimizer", None)
-        raise ConfigError(
-            f"This {type(optimizer).__name__} is a wrapper around {type(inner).__name__}, which is "
-            "no torch.optim.Optimizer, so the term cannot be put on its steps. "
-            "Train without what wraps it (DeepSpeed, say)."
-        )
-    return Attachment(
+    optimizer = unwrap(optimizer)
+    check_optimizer(optimizer)
+    engine = Engine(
         optimizer,
         TermConfig(**checked(TermArguments, term)),
         registry=default_registry(),
         named_parameters=named_parameters,
     )
+    return _held(optimizer, engine)
 
 
 def attached(optimizer: torch.optim.Optimizer) -> Attachment | None:
     """The term that an optimizer carries, or the one in a wrapper of it; None if there is none."""
-    return vars(_real(optimizer)).get(ATTACHMENT)
+    optimizer = unwrap(optimizer)
+    engine = vars(optimizer).get(ATTACHMENT)
+    return None if engine is None else _held(optimizer, engine)
 
 
-def _real(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimizer in the wrappers of training libraries."""
-    inner = getattr(optimizer, "optimizer", None)
-    return _real(inner) if isinstance(inner, torch.optim.Optimizer) else optimizer
+def _held(optimizer: torch.optim.Optimizer, engine: Engine) -> Attachment:
+    """The same for the same term, as long as somebody holds it."""
+    found = None if engine.attachment is None else engine.attachment()
+    if found is None:
+        found = Attachment(optimizer, engine)
+        engine.attachment = weakref.ref(found)
+    return found

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch.optim.optimizer import ParamsT
 
 from qsgd_core.optim.arguments import checked
 from qsgd_core.optim.config import TermArguments, TermConfig
-from qsgd_core.optim.describe import Description
-from qsgd_core.optim.engine import Attachment
-from qsgd_core.optim.term.effect import Stats
+from qsgd_core.optim.engine import Engine
+from qsgd_core.optim.has_term import HasTerm
 from qsgd_core.plugins.registry import default_registry
 
-if TYPE_CHECKING:
-    from qsgd_core.schedule.forecast.forecast import Forecast
-
-
-class QSGD(torch.optim.AdamW):
+class QSGD(HasTerm, torch.optim.AdamW):
     """AdamW plus the quantum term: θ ← AdamW(θ, g) - lr·λ·s⊙g on the selected coordinates.
 
     Superpositional Gradient Descent, arXiv 2511.01918, Eq. 1. Everything of
@@ -38,7 +33,7 @@ class QSGD(torch.optim.AdamW):
         maximize: as in AdamW; the term then climbs too.
         foreach: as in AdamW.
         capturable: as in AdamW.
-        differentiable: as in AdamW; the term itself is not differentiated through.
+        differentiable: refused if True: the term is added outside of the step's graph.
         fused: as in AdamW.
         named_parameters: the model's, for names in seeds and the order of scope ``model``.
         term: λ, perturbation, backend and the rest:
@@ -90,41 +85,9 @@ class QSGD(torch.optim.AdamW):
             differentiable=differentiable,
             fused=fused,
         )
-        self._term = Attachment(
+        self._term = Engine(
             self, config, registry=default_registry(), named_parameters=named_parameters
         )
-
-    def qsgd_stats(self) -> Stats:
-        """Steps, effect size and sources so far. Synchronises the device."""
-        return self._term.qsgd_stats()
-
-    def qsgd_describe(self) -> Description:
-        """What the term touches when every parameter has a gradient. Runs nothing."""
-        return self._term.qsgd_describe()
-
-    def qsgd_estimate(
-        self,
-        total_steps: int | None = None,
-        *,
-        budget: str | None = None,
-        backend: str | None = None,
-        backend_options: Mapping[str, Any] | None = None,
-        shots: int | None = None,
-        every: int | None = None,
-    ) -> Forecast:
-        """What a run would cost; see :meth:`Attachment.qsgd_estimate`. Sends and writes nothing."""
-        return self._term.qsgd_estimate(
-            total_steps,
-            budget=budget,
-            backend=backend,
-            backend_options=backend_options,
-            shots=shots,
-            every=every,
-        )
-
-    def close(self, *, finished: bool | None = None) -> None:
-        """End what runs beside the loop; see :meth:`Attachment.close`."""
-        self._term.close(finished=finished)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in AdamW; the new group gets the term's settings where it has none of its own."""
@@ -139,6 +102,7 @@ class QSGD(torch.optim.AdamW):
         copied["_term_state"] = {
             "config": replace(self._term.config, observers=(), record=None),
             "record": self._term.record_json(),
+            "shadow": self._term.shadow_state(),
             "names": [(name, order[p]) for p, name in self._term.names().items()],
         }
         return copied
@@ -151,11 +115,12 @@ class QSGD(torch.optim.AdamW):
             return
         params = [p for g in self.param_groups for p in g["params"]]
         names = [(name, params[k]) for name, k in term["names"]]
-        self._term = Attachment(
+        self._term = Engine(
             self,
             term["config"],
             registry=default_registry(),
             named_parameters=names,
             resumed=True,
         )
+        self._term.load_shadow(term.get("shadow", {"param_groups": [], "state": {}}))
         self._term.load_record(term["record"])

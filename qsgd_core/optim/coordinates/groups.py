@@ -7,6 +7,7 @@ in a copy of the optimizer that is attached anew they give way to the new argume
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from qsgd_core.errors import ConfigError
-from qsgd_core.optim.base_optimizer import is_zero
+from qsgd_core.optim.base_optimizer import check_differentiable, is_zero
 from qsgd_core.optim.config import GROUP_KEYS, TermConfig, check_group, check_weight
 
 FILLED_KEY = "qsgd_filled"
@@ -28,7 +29,7 @@ class Groups:
     """What the term knows of an optimizer's parameter groups.
 
     Args:
-        optimizer: whose groups they are.
+        optimizer: whose groups they are; kept weakly.
         config: the arguments.
         named_parameters: the model's; None if it did not tell.
         resumed: the groups were this term's before a copy or a pickle: all they hold is theirs.
@@ -46,7 +47,7 @@ class Groups:
         named_parameters: Iterable[tuple[str, torch.Tensor]] | None,
         resumed: bool,
     ) -> None:
-        self._optimizer = optimizer
+        self._optimizer = weakref.ref(optimizer)
         self._config = config
         self._ranks: dict[str, int] | None = None
         self._names = _no_names()
@@ -63,13 +64,20 @@ class Groups:
 
     @property
     def all(self) -> list[dict[str, Any]]:
-        """The optimizer's own list; it is another one after ``load_state_dict``."""
-        return self._optimizer.param_groups
+        """The optimizer's own list; it is another one after ``load_state_dict``.
+
+        Raises:
+            ReferenceError: the optimizer is gone.
+        """
+        optimizer = self._optimizer()
+        if optimizer is None:
+            raise ReferenceError("The optimizer that carried this term is gone.")
+        return optimizer.param_groups
 
     @property
     def complete(self) -> bool:
         """Whether every group has been adopted; groups come late, and one may replace another."""
-        groups = self._optimizer.param_groups
+        groups = self.all
         return len(groups) == self.n_adopted and all(FILLED_KEY in g for g in groups)
 
     @property
@@ -97,8 +105,7 @@ class Groups:
         settings = [defaults | values for values in own]
         settings = [check_group(chosen) for chosen in settings]
         for group, chosen in zip(self.all, settings, strict=True):
-            if chosen["inject"] == "gradient" and group.get("differentiable"):
-                raise ConfigError('inject="gradient" cannot be used with differentiable=True.')
+            check_differentiable(group)
             check_block(chosen["n_qubits"])
         self._check_order(settings)
         for group, values, chosen in zip(self.all, own, settings, strict=True):
@@ -110,12 +117,13 @@ class Groups:
 
     def active(self, step: int) -> list[int]:
         """Indices of the groups whose λ and lr are not 0 at ``step``, after schedules."""
-        groups = self._optimizer.param_groups
+        groups = self.all
         if callable(self._config.quantum_weight):
             weight = check_weight(self._config.quantum_weight(step))
             for group in groups:
                 if "quantum_weight" in group[FILLED_KEY]:
                     group["quantum_weight"] = weight
+        check_differentiable(*groups)
         moving = [i for i, g in enumerate(groups) if not is_zero(g["lr"])]
         self.moving = bool(moving)
         return [i for i in moving if groups[i]["quantum_weight"] != 0]

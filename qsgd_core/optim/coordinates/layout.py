@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,24 +14,23 @@ from qsgd_core.optim.coordinates.selection import Bucket, select
 
 
 class Layout:
-    """Buckets of the parameters that have a gradient.
+    """Buckets of the parameters of a step.
 
     Args:
-        optimizer: whose parameters they are.
+        optimizer: whose parameters they are; kept weakly.
         groups: its groups.
         paid: the blocks are measured at a price, by rank 0 for all ranks.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, groups: Groups, *, paid: bool) -> None:
-        self._optimizer = optimizer
+        self._optimizer = weakref.ref(optimizer)
         self._groups = groups
         self._paid = paid
         self._checked = False
-        self._buckets: list[Bucket] = []
-        self._key: list[Any] | None = None
+        self._kept: dict[str, tuple[list[Any], list[Bucket]]] = {}
 
     def buckets(self, active: list[int]) -> list[Bucket]:
-        """Buckets of the active groups, having looked at their parameters' memory.
+        """Buckets of the parameters that have a gradient.
 
         Args:
             active: indices of the groups that carry the term now.
@@ -40,16 +41,34 @@ class Layout:
         """
         groups = self._groups.all
         key: list[Any] = [p.grad is None or id(p) for i in active for p in groups[i]["params"]]
+        return self._look("graded", active, key, lambda p: p.grad is not None)
+
+    def trainable(self, active: list[int]) -> list[Bucket]:
+        """Buckets of the parameters that may get a gradient; see :meth:`buckets`."""
+        groups = self._groups.all
+        key: list[Any] = [p.requires_grad and id(p) for i in active for p in groups[i]["params"]]
+        return self._look("trainable", active, key, lambda p: p.requires_grad)
+
+    def of(self, active: list[int], params: set[torch.Tensor]) -> list[Bucket]:
+        """Buckets of the given parameters; see :meth:`buckets`."""
+        return self._look("given", active, sorted(map(id, params)), lambda p: p in params)
+
+    def _look(
+        self, which: str, active: list[int], key: list[Any], wanted: Callable[[torch.Tensor], bool]
+    ) -> list[Bucket]:
+        """The buckets, having looked at their parameters' memory."""
+        groups = self._groups.all
         for i in active:
             key += (i, groups[i]["scope"], groups[i]["n_qubits"])
-        if key != self._key:
+        before, buckets = self._kept.get(which, (None, []))
+        if key != before:
             self._check(any(groups[i]["scope"] == "model" for i in active))
-            only = {p for i in active for p in groups[i]["params"] if p.grad is not None}
-            self._buckets = select(groups, active, self._groups.order, only=only)
-            self._key = key
-        for bucket in self._buckets:
+            only = {p for i in active for p in groups[i]["params"] if wanted(p)}
+            buckets = select(groups, active, self._groups.order, only=only)
+            self._kept[which] = key, buckets
+        for bucket in buckets:
             bucket.look()
-        return self._buckets
+        return buckets
 
     def whole(self, *, scheduled: bool) -> list[Bucket]:
         """Buckets of every parameter that may carry the term, with or without a gradient.
@@ -63,11 +82,12 @@ class Layout:
 
     def _check(self, model_scope: bool) -> None:
         """Once: parts of an optimizer do not become wholes."""
-        if not self._checked and (model_scope or self._paid):
+        optimizer = self._optimizer()
+        if not self._checked and (model_scope or self._paid) and optimizer is not None:
             what = 'scope="model"' if model_scope else "A paid backend"
-            check_sees_model(self._optimizer, what)
+            check_sees_model(optimizer, what)
             self._checked = True
 
     def forget(self) -> None:
         """Make the buckets anew at the next step."""
-        self._key = None
+        self._kept.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from qsgd_core.measure.replay import Replay
 from qsgd_core.measure.runner import SimulatorRunner
 from qsgd_core.optim.config import TermConfig, read_options
 from qsgd_core.optim.source.answers import Answers
+from qsgd_core.optim.source.life import Life, Lives, PaidLife, RecordedLife, ReplayedLife
 from qsgd_core.optim.source.modulation import Circuits, Classical, ClosedForm, Source
 from qsgd_core.perturbation import ClassicalPerturbation, Perturbation
 from qsgd_core.plugins.registry import Registry
@@ -41,37 +43,41 @@ class Origin:
 
 
 def build_source(
-    config: TermConfig,
-    registry: Registry,
-    *,
-    seed: RunSeed | None = None,
-    recording: Recording | None = None,
-    replay: Replay | None = None,
-) -> tuple[Source, Origin]:
-    """The source of s that ``config`` asks for.
+    config: TermConfig, registry: Registry, *, seed: RunSeed | None = None
+) -> tuple[Source, Origin, Life]:
+    """The source of s that ``config`` asks for; where a run is repeated, no backend is looked for.
 
     Args:
         config: what was asked for.
         registry: knows the names.
         seed: what it draws from; None for the one that was given.
-        recording: gets what a simulator gives, and what there is to say of the run.
-        replay: what is repeated; then no backend is looked for.
+
+    Returns:
+        The source, the choice that was made, and what it goes through with its run.
 
     Raises:
         ConfigError: a name nobody serves, options that do not validate, shots where there are
             none, or a combination that would measure nothing at a price.
     """
     seed = seed or RunSeed(config.seed or 0)
+    replay = None if config.replay is None else Replay(Path(config.replay))
+    recording = None
+    if config.record is not None and Ranks().is_lead:
+        recording = Recording(Path(config.record))
     if replay is not None:
         source, origin = _repeated(config, registry, seed, recording, replay)
     else:
         check_choices(config, registry)
         source, origin = _chosen(config, registry, seed, recording)
+    lives: list[Life] = [] if source.paid is None else [PaidLife(source.paid)]
     if recording is not None:
         recording.header |= _header(config, origin, seed, source)
         if replay is not None:
             recording.header["replay_of"] = replay.header.get("run")
-    return source, origin
+        lives.append(RecordedLife(recording))
+    if replay is not None:
+        lives.append(ReplayedLife(replay))
+    return source, origin, Lives(lives)
 
 
 def check_choices(config: TermConfig, registry: Registry) -> None:

@@ -45,7 +45,9 @@ def modulate(
     if not source.cheap and not _worth_measuring(grad):
         return Modulation([torch.zeros_like(g) for g in grad], "zero"), False
     record.asked_at = step
-    modulation = source.modulate(buckets, theta, grad, step=step)
+    # An angle that is infinite or NaN would take its whole block along, on a simulator the step.
+    angles = [t.nan_to_num(0.0, 0.0, 0.0) for t in theta]
+    modulation = source.modulate(buckets, angles, grad, step=step)
     record.measured_at, record.measured = step, modulation.source
     return modulation, k > 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -15,19 +15,24 @@ from qsgd_core.optim.term.rounding import Rounding
 
 ParamGroups = Sequence[Mapping[str, Any]]
 
+Passed: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+"""The term as it came out of the base optimizer, and the step without it."""
+
 
 @dataclass
 class Added:
     """What a step added.
 
     Attributes:
-        term_sq: 0-dim each, sums of squares of the term over all ranks; none if nothing is known.
+        term_sq: 0-dim each, sums of squares of the term over all ranks.
         base_sq: the same of the base optimizer's step.
+        known: whether those are of every coordinate that carried the term.
         advice: what the user should know about it.
     """
 
     term_sq: list[torch.Tensor] = field(default_factory=list)
     base_sq: list[torch.Tensor] = field(default_factory=list)
+    known: bool = True
     advice: list[str] = field(default_factory=list)
 
 
@@ -37,7 +42,7 @@ def add_terms(
     q: Sequence[torch.Tensor],
     param_groups: ParamGroups,
     *,
-    shadow: Sequence[torch.Tensor] | None,
+    passed: Sequence[Passed] | None,
     found_inf: torch.Tensor | None,
     rounding: Rounding,
 ) -> Added:
@@ -45,22 +50,23 @@ def add_terms(
 
     Args:
         buckets: the coordinates.
-        theta: the weights before the base optimizer's step, (M,) a bucket.
+        theta: the weights that the base optimizer's step started from, (M,) a bucket.
         q: s ⊙ g, (M,) a bucket.
         param_groups: the optimizer's.
-        shadow: with ``inject="gradient"``, the step without the term, (M,) a bucket; or None.
+        passed: with ``inject="gradient"``, what became of the term in the base optimizer, and the
+            step without it, (M,) each a bucket; None where nobody knows.
         found_inf: from a GradScaler; not 0 if this step was skipped.
         rounding: looks whether the term got through.
     """
     added = Added()
-    totals = _totals(buckets, theta, q, param_groups, shadow)
+    totals = _totals(buckets, theta, q, param_groups, passed)
     for i, bucket in enumerate(buckets):
         after = bucket.read_params()
-        base = after - theta[i]
+        base = _finite(after - theta[i])
         total = totals[i]
         if _adds(bucket, param_groups):
             if total is None and is_normalized(bucket, param_groups):
-                total = squares(bucket, q[i], base)
+                total = squares(bucket, _finite(q[i]), base)
             factor = factors(bucket, param_groups, total)
             term = q[i] * spread(bucket, factor)
             if found_inf is not None:
@@ -68,9 +74,10 @@ def add_terms(
             bucket.add_to_params(term)
             if advice := rounding.advice(bucket, term, after):
                 added.advice.append(advice)
-        elif shadow is not None:
-            factor, term, base = 1.0, base - shadow[i], shadow[i]
+        elif passed is not None:
+            factor, (term, base) = 1.0, passed[i]
         else:
+            added.known = False
             continue
         if bucket.ranks is None or total is None:
             added.term_sq.append(term.dot(term))
@@ -79,6 +86,11 @@ def add_terms(
             added.term_sq.append((total[:, 0] * factor**2).sum())
             added.base_sq.append(total[:, 1].sum())
     return added
+
+
+def _finite(values: torch.Tensor) -> torch.Tensor:
+    """0 for a weight that is infinite or NaN: it must not reach the sums of the others."""
+    return values.nan_to_num(0.0, 0.0, 0.0)
 
 
 def _adds(bucket: Bucket, param_groups: ParamGroups) -> bool:
@@ -90,7 +102,7 @@ def _totals(
     theta: Sequence[torch.Tensor],
     q: Sequence[torch.Tensor],
     param_groups: ParamGroups,
-    shadow: Sequence[torch.Tensor] | None,
+    passed: Sequence[Passed] | None,
 ) -> list[torch.Tensor | None]:
     """Where ranks share a step: sums of squares of Q (or the term) and of the base step.
 
@@ -101,11 +113,10 @@ def _totals(
         return totals
     pairs = {}
     for i, bucket in enumerate(buckets):
-        base = bucket.read_params() - theta[i]
         if _adds(bucket, param_groups):
-            pairs[i] = q[i], base
-        elif shadow is not None:
-            pairs[i] = base - shadow[i], shadow[i]
+            pairs[i] = _finite(q[i]), _finite(bucket.read_params() - theta[i])
+        elif passed is not None:
+            pairs[i] = passed[i]
     for i, total in zip(
         pairs, sum_squares([buckets[i] for i in pairs], list(pairs.values())), strict=True
     ):
