@@ -34,7 +34,8 @@ class StepTaken(Event):
     """An optimizer step was taken. Values stay on the device: reading one synchronises.
 
     Attributes:
-        effect_size: 0-dim tensor, RMS(lr·λ·Q)/RMS(base step) of this step; None if no term.
+        effect_size: 0-dim tensor, RMS(lr·λ·Q)/RMS(base step) of this step; None if no term, or
+            if nobody knows what the base optimizer made of it.
         source: where s came from: measured, tracked, nominal, random, zero or exact.
     """
 

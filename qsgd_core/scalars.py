@@ -23,5 +23,5 @@ def scalars(event: Event) -> Iterator[tuple[str, Any, int]]:
             yield "step/effect size", event.effect_size, event.step
         case EpochEnded():
             for name, value in event.metrics.items():
-                if name not in ("epoch", "step"):
+                if name not in ("epoch", "step") and value is not None:
                     yield f"epoch/{name.replace('_', ' ')}", value, event.step

@@ -42,7 +42,8 @@ class ClosurePlace:
             args: of ``step``, the optimizer first.
             kwargs: of ``step``.
         """
-        if _is_closure(given := kwargs.get(self._name)):
+        given = kwargs.get(self._name)
+        if given is not None and _is_closure(given):
             return self._name, given
         if self._index is not None and self._index < len(args):
             given = args[self._index]

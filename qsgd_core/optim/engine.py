@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from qsgd_core.events import StepTaken
 from qsgd_core.optim.base_optimizer import (
@@ -141,7 +142,7 @@ class Engine:
 
     def _hook_into(self, optimizer: torch.optim.Optimizer) -> None:
         self._last = LastPreHook(optimizer, self._before)
-        self._handles = [
+        self._handles: list[LastPreHook | RemovableHandle] = [
             self._last,
             optimizer.register_step_post_hook(torch.compiler.disable(self._after)),
             optimizer.register_state_dict_pre_hook(self._write_record),
@@ -359,9 +360,9 @@ class Engine:
         if not added.known:
             self._effect.forget()
             return False
-        advice = self._effect.add(added.term_sq, added.base_sq)
-        if advice and not any(optimizer.param_groups[i]["normalize"] for i in step.active):
-            self._warn(advice)
+        absurd = self._effect.add(added.term_sq, added.base_sq)
+        if absurd and not any(optimizer.param_groups[i]["normalize"] for i in step.active):
+            self._warn(absurd)
         return True
 
     def _passed(

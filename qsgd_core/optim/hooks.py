@@ -30,7 +30,7 @@ class LastPreHook:
 
     def move(self, optimizer: torch.optim.Optimizer) -> None:
         """Go to the end; not while hooks run."""
-        hooks = optimizer._optimizer_step_pre_hooks
+        hooks: Any = optimizer._optimizer_step_pre_hooks  # an OrderedDict
         if self._handle.id in hooks and next(reversed(hooks)) != self._handle.id:
             hooks.move_to_end(self._handle.id)
 

@@ -65,7 +65,7 @@ class Training:
 
 
 def paid(**options: Any) -> Any:
-    source, _ = build_source(TermConfig(**options), default_registry())
+    source, _, _ = build_source(TermConfig(**options), default_registry())
     assert source.paid is not None
     return source
 

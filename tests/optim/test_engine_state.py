@@ -16,6 +16,7 @@ from torch.nn import Parameter
 
 import qsgd_core as qsgd
 from qsgd_core.errors import ConfigError
+from qsgd_core.optim.attach import attached
 from qsgd_core.optim.config import GROUP_KEYS
 from qsgd_core.optim.term.effect import BACKLOG
 
@@ -359,7 +360,7 @@ def test_a_checkpoint_of_another_backend_is_loaded_with_a_warning(kind, caplog):
     assert "sampled" in caplog.text
     assert "exact" in caplog.text
     train(other, range(2, 3))
-    assert vars(other)["_qsgd_attachment"].qsgd_stats().sources["exact"] == 1
+    assert attached(other).qsgd_stats().sources["exact"] == 1
 
 
 @both
@@ -368,5 +369,35 @@ def test_an_optimizer_with_the_term_is_garbage_once_nothing_refers_to_it(kind):
     train(opt, range(2))
     reference = weakref.ref(opt)
     del opt, term
-    gc.collect()
     assert reference() is None
+
+
+@both
+def test_a_trial_that_went_out_of_scope_keeps_no_memory(kind):
+    """A search loop makes one after the other; nothing may wait for the garbage collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        alive = []
+        for every in (None, 2):
+            params = make_params()
+            alive += [weakref.ref(p) for p in params]
+            opt, term = make(kind, params, backend="sampled", shots=4, every=every)
+            train(opt, range(3))
+            opt.state_dict()
+            term.qsgd_close()
+            del params, opt, term
+        assert [reference() for reference in alive] == [None] * 6
+    finally:
+        gc.enable()
+
+
+def test_a_term_stays_on_its_optimizer_when_nobody_holds_it():
+    opt = torch.optim.SGD(make_params(), lr=0.05)
+    qsgd.attach(opt)
+    train(opt, range(2))
+    found = attached(opt)
+    assert found is attached(opt)
+    assert found.qsgd_stats().steps == 2
+    found.detach()
+    assert attached(opt) is None

@@ -367,7 +367,7 @@ def test_what_runs_beside_the_loop_is_ended_even_if_training_fails(
 ):
     closed = []
     monkeypatch.setattr(
-        "qsgd_core.optim.engine.Attachment.close",
+        "qsgd_core.optim.engine.Engine.close",
         lambda self, *, finished: closed.append(finished),
     )
     config = replace(CONFIG, optimizer=optimizer, max_steps=1)

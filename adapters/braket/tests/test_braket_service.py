@@ -127,7 +127,7 @@ class AWS(PaidService):
 
     def optimizer(self, parameters: Any, **term: Any) -> Any:
         optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
-        optimizer._term = qsgd.attach(optimizer, **term)
+        optimizer._term = qsgd.attach(optimizer, **term)._term
         return optimizer
 
     def check_summary(self, said: Mapping[str, Any]) -> None:

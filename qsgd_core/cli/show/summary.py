@@ -55,10 +55,13 @@ def describe_term(summary: Summary) -> str:
     if not any(summary.sources.values()):
         return "none was added"
     base = NAMES.get(summary.optimizer, summary.optimizer)
+    mean, most = summary.effect_size["mean"], summary.effect_size["max"]
+    if mean is None or most is None:
+        return f"unknown: what {base} makes of an injected term cannot be told"
     return (
-        f"{percent(summary.effect_size['mean'])} of the {base} step on the "
+        f"{percent(mean)} of the {base} step on the "
         f"{summary.n_coordinates} coordinates it touches "
-        f"(at most {percent(summary.effect_size['max'])})"
+        f"(at most {percent(most)})"
     )
 
 

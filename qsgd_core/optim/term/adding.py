@@ -59,6 +59,8 @@ def add_terms(
         rounding: looks whether the term got through.
     """
     added = Added()
+    for bucket in buckets:  # a step may put other memory under its parameters
+        bucket.look()
     totals = _totals(buckets, theta, q, param_groups, passed)
     for i, bucket in enumerate(buckets):
         after = bucket.read_params()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,9 +67,11 @@ class Shadow:
         rule: a class in :data:`KNOWN`.
     """
 
-    def __init__(self, rule: type[torch.optim.Optimizer]) -> None:
+    def __init__(self, rule: Callable[..., torch.optim.Optimizer]) -> None:
         self._optimizer = rule([torch.nn.Parameter(torch.zeros(1))])
-        self._step = inspect.unwrap(rule.step)  # no hooks, also none of the process
+        self._step = inspect.unwrap(
+            type(self._optimizer).step
+        )  # no hooks, also none of the process
         self._names = self._optimizer.defaults.keys() - NOT_COPIED.keys()
         self._copies: Any = WeakTensorKeyDictionary()
 

@@ -41,6 +41,7 @@ class Start:
         """Note whether the weights have moved since, as the closure is about to be evaluated."""
         moved: torch.Tensor | None = None
         for bucket in self._buckets:
+            bucket.look()
             now, before = bucket.read_params(), self._join(self._theta, bucket)
             one = ((now != before) & (now == now)).any()  # NaN differs from itself
             moved = one if moved is None else moved | one.to(moved.device)

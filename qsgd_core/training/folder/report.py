@@ -103,7 +103,7 @@ class Report:
         wall_s: seconds spent training; None before a session has ended.
         ended_at: when the last session did, in seconds since the epoch, UTC; None before.
         metrics: of the last epoch.
-        effect_size: mean and max; None before a session has ended.
+        effect_size: mean and max, each None if unknown; None before a session has ended.
         sources: share of the steps by where s came from.
         replay_of: id of the run that it repeats from its record; None for most.
         hardware: None for a run on a simulator.
@@ -129,7 +129,7 @@ class Report:
     wall_s: float | None
     ended_at: float | None
     metrics: dict[str, Any]
-    effect_size: dict[str, float] | None
+    effect_size: dict[str, float | None] | None
     sources: dict[str, float]
     replay_of: str | None
     hardware: Hardware | None

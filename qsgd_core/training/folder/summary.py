@@ -23,7 +23,7 @@ class Summary:
         epochs: finished ones.
         loss: the task's ``loss`` metric after the last epoch; its training loss if it has none.
         accuracy: the task's ``accuracy`` metric; None if it has none.
-        effect_size: mean and max over the steps that had a term.
+        effect_size: mean and max over the steps that had a term; None where it is unknown.
         sources: share of those steps by where s came from; they sum to 1, or are all 0.
         wall_s: seconds spent training, over all sessions.
         status: ``finished`` or ``interrupted``.
@@ -50,7 +50,7 @@ class Summary:
     steps: int
     loss: float | None
     accuracy: float | None
-    effect_size: dict[str, float]
+    effect_size: dict[str, float | None]
     sources: dict[str, float]
     wall_s: float
     run_dir: str

@@ -49,6 +49,7 @@ class EpochMeter:
 
     loss: RunningSum
     effect: RunningSum
+    unknown: bool = False
 
     @classmethod
     def empty(cls) -> EpochMeter:
@@ -57,8 +58,17 @@ class EpochMeter:
 
     def reset(self) -> None:
         """Begin another epoch."""
-        self.loss, self.effect = RunningSum(), RunningSum()
+        self.loss, self.effect, self.unknown = RunningSum(), RunningSum(), False
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, StepTaken) and event.effect_size is not None:
+        if not isinstance(event, StepTaken):
+            return
+        if event.effect_size is not None:
             self.effect.add(event.effect_size)
+        elif event.source != "zero":
+            self.unknown = True
+
+    @property
+    def effect_mean(self) -> float | None:
+        """Mean effect size; None if a step's term is of unknown size. Synchronises the device."""
+        return None if self.unknown else self.effect.mean

@@ -258,7 +258,7 @@ class Session:
             "epoch": position.epoch + 1,
             "step": position.step,
             "train_loss": parts.meter.loss.mean,
-            "effect_size": parts.meter.effect.mean,
+            "effect_size": parts.meter.effect_mean,
         }
         return row | self._kept_apart(_checked(parts.task, metrics))
 
