@@ -15,6 +15,7 @@ from qsgd_core.optim.engine import Engine
 from qsgd_core.optim.has_term import HasTerm
 from qsgd_core.plugins.registry import default_registry
 
+
 class QSGD(HasTerm, torch.optim.AdamW):
     """AdamW plus the quantum term: θ ← AdamW(θ, g) - lr·λ·s⊙g on the selected coordinates.
 

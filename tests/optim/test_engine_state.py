@@ -385,7 +385,7 @@ def test_a_trial_that_went_out_of_scope_keeps_no_memory(kind):
             opt, term = make(kind, params, backend="sampled", shots=4, every=every)
             train(opt, range(3))
             opt.state_dict()
-            term.qsgd_close()
+            term.close()
             del params, opt, term
         assert [reference() for reference in alive] == [None] * 6
     finally:
