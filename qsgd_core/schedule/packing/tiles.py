@@ -145,6 +145,10 @@ def pack(work: Workload, *, tiles: int = 1, width: int | None = None) -> Packed:
         )
     if tiles == 1 and all(b.circuit.n_qubits == width for b in work.batches):
         return Packed(work, work, _as_they_are(work))
+    # Two batches of kind A (2 and 3 rows) around one of kind B (2 rows), in 3 tiles:
+    #     asked for    A0 A1 | B0 B1 | A2 A3 A4
+    #     by kind      A0 A1 A2 A3 A4 B0 B1          row i goes to wide row i // 3, tile i % 3
+    #     patterns     (A A A) (A A B) (B)           equal neighbours make one batch
     same: dict[Kind, list[int]] = {}
     for index, batch in enumerate(work.batches):
         same.setdefault((batch.circuit, batch.observables), []).append(index)

@@ -101,6 +101,8 @@ def learn(belief: Belief, slope: Floats, noise: Floats, innovation: Floats) -> L
         noise: diagonal of R, (m,), above 0.
         innovation: observed minus predicted, (m,).
     """
+    # The textbook's P - K H P subtracts two large matrices: at 10**6 shots noise is so small that
+    # rounding can leave negative eigenvalues. Here nothing is subtracted.
     root = np.linalg.cholesky(belief.covariance)
     projected = slope @ root
     spread = np.einsum("md,md->m", projected, projected)
@@ -110,6 +112,8 @@ def learn(belief: Belief, slope: Floats, noise: Floats, innovation: Floats) -> L
     bracket = np.linalg.cholesky(projected.T @ projected + np.eye(len(root)))
     explained = np.linalg.solve(bracket, projected.T @ scaled)
     half = np.linalg.solve(bracket, root.T)
+    # The innovation's law is N(0, H P Hᵀ + R): Woodbury gives its quadratic form, and the
+    # determinant lemma its determinant, from the d × d bracket instead of an m × m matrix.
     log_likelihood = -0.5 * (scaled @ scaled - explained @ explained)
     log_likelihood -= float(np.log(np.diag(bracket)).sum())
     after = Belief(belief.mean + half.T @ explained, half.T @ half)

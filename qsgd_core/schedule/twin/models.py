@@ -133,6 +133,10 @@ def linearise(batch: CircuitBatch, sites: Sites, table: Table) -> Linear:
         return _linearise_affine(batch, sites, table)
     n, rows = batch.circuit.n_qubits, batch.n_rows
     count = COUNT["channel"]
+    # By forward differences, as one batch of (1 + n * count) copies of the rows:
+    #     copy 0               the state as it is
+    #     copy 1 + q*count + k parameter k of qubit q is moved by STEP
+    # The compiled noise takes all copies in one call.
     state = np.broadcast_to(table.state["channel"][sites], (1 + n * count, rows, n, count)).copy()
     for qubit in range(n):
         for k in range(count):

@@ -106,6 +106,10 @@ class Tracker:
             _Seen.of(batch, y, part, table, shots)
             for batch, y, part in zip(work.batches, z, where, strict=True)
         ]
+        # Sites whose parameters one observable mixes must be believed jointly from now on; sites
+        # that no observable connects stay apart, so that a wide device costs many small updates
+        # and not one of its whole width cubed:
+        #     rows on (0 1 2) and (2 3), another on (5 6)  ->  clusters {0 1 2 3} and {5 6}
         alone, found = clusters(state.groups, [(s.kind, s.sites) for s in seen], at)
         parts = [_Part.of(cluster, seen, at, elsewhere) for cluster in found]
         # A recalibration is often the whole device's, and each group sees only a few rows of it.
@@ -168,6 +172,7 @@ class _Seen:
 
     def of_cluster(self, cluster: Cluster) -> NDArray[np.bool_]:
         """(B, n_obs): which observables depend on the cluster's sites."""
+        # The first site speaks for all: a cluster has every site of an observable, or none.
         inside = np.isin(self.sites[:, :, 0], cluster.sites)
         return inside & (self.kind == cluster.kind)
 
@@ -176,7 +181,7 @@ class _Seen:
         sites, slope = self.sites[chosen], self.line.slope[chosen]
         rows, _, count = slope.shape
         dense = np.zeros((rows, len(cluster.sites), count))
-        places = np.searchsorted(cluster.sites, sites)
+        places = np.searchsorted(cluster.sites, sites)  # a cluster's sites are sorted
         np.add.at(dense, (np.arange(rows)[:, None], places), slope)
         return dense.reshape(rows, -1)
 
@@ -212,6 +217,7 @@ class _Part:
         shaken = kalman.learn(kalman.reset(cluster.belief), slope, noise, innovation)
         late = at < cluster.now
         old = cluster.since is not None and at < cluster.since
+        # A late result that a recalibration would explain is the old device's: not to be learned.
         contradicts = late and shaken.log_likelihood - quiet.log_likelihood > ALARM
         return cls(cluster, chosen, quiet, shaken, late, elsewhere or old or contradicts)
 
