@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from qsgd_core.schedule.ledger.ledger import Ledger
 
-pytest.register_assert_rewrite("kills")  # tests/services/kills.py
-
 
 OWN_PLUGINS = {
     f"qsgd-{p}" for p in ("controls", "lab", "example", "aer", "pennylane", "ibm", "braket")

@@ -13,8 +13,6 @@ sys.path.insert(0, str(Path(__file__).parent / "double"))
 
 from aws_double import VARIABLES, AwsDouble, environment
 
-pytest.register_assert_rewrite("kills", "paid_service")  # in tests/services
-
 
 @pytest.fixture(scope="session")
 def aws_process() -> Iterator[AwsDouble]:

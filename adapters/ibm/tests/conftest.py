@@ -19,8 +19,6 @@ from qsgd_ibm import transport
 from qsgd_ibm.backend import IBMBackend, open_account
 from qsgd_ibm.options import IBMOptions
 
-pytest.register_assert_rewrite("kills", "paid_service")  # in tests/services
-
 DOUBLE = Path(__file__).parent / "double"
 DEVICES = ("ibm_brisbane", "ibm_fez")
 VARIABLES = ("QSGD_", "QISKIT_", "IAM_", "GLOBAL_SEARCH_", "GLOBAL_CATALOG_")
