@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -51,9 +52,11 @@ def unserved(kind: type[Spec], name: str, specs: Iterable[Spec], plugins: Plugin
         if _would_serve(failure.record, kind, name, failure.declared):
             return _quoted(failure, kind, name)
     unknown = UnknownBackendError if kind is BackendSpec else UnknownNameError
-    return unknown(
-        " ".join([f"Unknown {kind.noun} {name!r}.", *_hints(kind, name, specs, plugins)])
-    )
+    hints = _hints(kind, name, specs, plugins)
+    if re.fullmatch(r"[\w<>]+(\.[\w<>]+)+", name):
+        again = f"asked={{{kind.noun!r}: ...}}"
+        hints.append(f"For a run that had an object of class {name!r}, hand one over: {again}.")
+    return unknown(" ".join([f"Unknown {kind.noun} {name!r}.", *hints]))
 
 
 def known_distribution(kind: type[Spec], name: str) -> str | None:

@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from qsgd_core.backend import Backend, Simulator
 from qsgd_core.errors import ConfigError, QSGDError
 from qsgd_core.plugins.loading import Registered, normalise
+from qsgd_core.plugins.naming import rule
 from qsgd_core.plugins.registry import Registry, default_registry
-from qsgd_core.specs import BackendSpec, PerturbationSpec
+from qsgd_core.specs import BackendSpec, PerturbationSpec, Spec
 from qsgd_core.testing.guards import without_network
 from qsgd_core.testing.measuring import assert_light
 from qsgd_core.testing.standard import Standard
@@ -43,16 +44,8 @@ class ProviderConformance(Standard):
     @classmethod
     def registered(cls, registry: Registry, distribution: str) -> list[Registered[Any]]:
         """Every spec of the distribution."""
-        kinds: list[list[Registered[Any]]] = [
-            list(registry.backends()),
-            list(registry.perturbations()),
-            list(registry.policies()),
-            list(registry.observers()),
-            list(registry.tasks()),
-            list(registry.commands()),
-        ]
         name = normalise(distribution)
-        return [r for kind in kinds for r in kind if r.distribution == name]
+        return [r for r in registry.plugins.collect(Spec) if r.distribution == name]
 
     def test_its_plugin_loads(self, registry: Registry, distribution: str) -> None:
         """The plugin is found by its entry point and loads.
@@ -112,14 +105,20 @@ class ProviderConformance(Standard):
     def test_no_other_provider_serves_its_names(
         self, registry: Registry, registered: list[Registered[Any]]
     ) -> None:
-        """Each whole name leads to this distribution.
+        """No name, pattern or prefix of any kind is another installed distribution's too.
+
+        Whatever QSGD_PREFER says: it is set on this machine, and not on a user's.
 
         If this fails: two installed plugins claim the name; choose another, or a narrower pattern.
         """
         for entry in registered:
-            for name in _names(entry.spec):
-                choice = registry.resolve_backend(name)
-                assert choice.distribution == entry.distribution, f"{name}: {choice.distribution}"
+            for other in registry.plugins.collect(type(entry.spec)):
+                if other.distribution == entry.distribution:
+                    continue
+                shared = _shared(entry.spec, other.spec) or _shared(other.spec, entry.spec)
+                assert not shared, (
+                    f"the {entry.spec.noun} {shared!r} is served by {other.distribution} too"
+                )
 
     def test_what_it_names_can_be_made(
         self, registry: Registry, registered: list[Registered[Any]]
@@ -162,6 +161,17 @@ def _names(spec: object) -> list[str]:
         return []
     devices = [f"{spec.prefix}:{device}" for device in spec.devices]
     return [n for n in (*spec.names, *devices) if not set("*?[") & set(n)]
+
+
+def _shared(one: Spec, other: Spec) -> str | None:
+    """A name of ``one`` that ``other`` serves too."""
+    if isinstance(one, BackendSpec) and isinstance(other, BackendSpec):
+        if both := set(one.patterns) & set(other.patterns):
+            return min(both)
+        if one.prefix == other.prefix and one.devices and other.devices:
+            return f"{one.prefix}:"
+    names = _names(one) if isinstance(one, BackendSpec) else one.claims
+    return next((name for name in names if rule(other, name) is not None), None)
 
 
 def _takes_anything(spec: object) -> bool:

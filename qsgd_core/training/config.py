@@ -21,6 +21,8 @@ MAY_CHANGE = ("epochs", "max_steps")
 """What a resumed run may be asked for anew; everything else is the run's identity."""
 SETTINGS = tuple(TermSettings.__annotations__)
 """Arguments of the term that a run's configuration keeps."""
+OBJECTS = ("perturbation", "backend", "policy")
+"""Those that may be an object; a configuration on disk has its class."""
 CHOICES = ("policy", "budget", "schedule")
 """Those that are looked up before anything else happens: see :func:`.build.check_choices`."""
 
@@ -116,7 +118,7 @@ class TrainConfig:
         """
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "term"}
         settings = {name: getattr(self.term, name) for name in SETTINGS}
-        for name in ("perturbation", "backend", "policy"):
+        for name in OBJECTS:
             if settings[name] is not None:
                 settings[name] = name_of(settings[name])
         return own | copy.deepcopy(settings)
@@ -216,6 +218,12 @@ def check_same_run(recorded: TrainConfig, asked: Mapping[str, Any], where: str) 
             "another run. Leave that out to go on as it was started, or start a new run without "
             "--resume. Nothing was changed."
         )
+
+
+def with_objects(recorded: TrainConfig, asked: Mapping[str, Any]) -> TrainConfig:
+    """The run's configuration with the objects that ``asked`` has for the classes it names."""
+    objects = {name: asked[name] for name in OBJECTS if name in asked}
+    return replace(recorded, term=replace(recorded.term, **objects))
 
 
 def _plain(name: str, value: Any) -> Any:

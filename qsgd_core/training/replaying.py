@@ -14,7 +14,7 @@ from qsgd_core.schedule.record.reader import RecordReader
 from qsgd_core.settings import load_settings
 from qsgd_core.task import Task
 from qsgd_core.training.code import edited_since
-from qsgd_core.training.config import MAY_CHANGE, TrainConfig, changes
+from qsgd_core.training.config import MAY_CHANGE, TrainConfig, changes, with_objects
 from qsgd_core.training.folder.folder import RunFolder, find_run, read_record
 from qsgd_core.training.folder.summary import Summary
 from qsgd_core.training.run import check_environment, same_task, train
@@ -61,7 +61,7 @@ def replay(
             "another run. Leave that out, or start a new run without --replay."
         )
     check_environment(settings, recorded, asked, folder)
-    config = _as_far_as_recorded(recorded.config, asked, folder)
+    config = _as_far_as_recorded(with_objects(recorded.config, asked), asked, folder)
     task = same_task(task, recorded, settings, folder)
     if edited := edited_since(recorded.code, recorded.source):
         logger.warning(

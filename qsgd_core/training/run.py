@@ -25,6 +25,7 @@ from qsgd_core.training.config import (
     check_same_run,
     resolve,
     total_steps,
+    with_objects,
 )
 from qsgd_core.training.folder import environment
 from qsgd_core.training.folder.folder import (
@@ -73,6 +74,13 @@ def train(
 
     Raises:
         ConfigError: something asked for cannot be done; nothing was written.
+
+    Example:
+        >>> from qsgd_core.builtin.digits import Digits
+        >>> from qsgd_core.training import TrainConfig, train
+        >>> summary = train(Digits(), TrainConfig(max_steps=2, quantum_weight=0.1), observers=[])
+        >>> summary.status, summary.steps
+        ('finished', 2)
     """
     settings = load_settings()
     full = resolve(config or TrainConfig(), task.defaults, settings)
@@ -124,7 +132,8 @@ def resume(
         run: path of the run folder, or its name under ``QSGD_RUNS``.
         task: the run's task; None loads it by the name or script it was started with.
         asked: configuration fields that were asked for explicitly. ``epochs`` and ``max_steps``
-            may differ from the run's; any other difference is refused.
+            may differ from the run's; any other difference is refused. For a perturbation, a
+            simulator or a policy that was an object, one of its class has to be here again.
         observers: as in :func:`train`.
         checkpoint_every: as in :func:`train`.
 
@@ -144,7 +153,8 @@ def resume(
         saved = checkpoints.load(folder.checkpoint)
         checkpoints.check(saved, record.task, record.config, folder.checkpoint)
         changes = {name: asked[name] for name in MAY_CHANGE if name in asked}
-        full = resolve(replace(record.config, **changes), task.defaults, settings)
+        config = replace(with_objects(record.config, asked), **changes)
+        full = resolve(config, task.defaults, settings)
         _check_not_behind(full, saved, folder)
         told = default_registry(settings).make_observers(observers, folder.path)
         parts = assemble(task, full, told, record=folder.record)
