@@ -51,6 +51,10 @@ class Report:
         return [outcome for outcome in self.outcomes if outcome.verdict == verdict]
 
 
+SAME = "For the same reason as"
+NEEDED = "Repair this first: the test, and every other that needs this, could not begin."
+
+
 class Collector:
     """The pytest plugin: fills :attr:`report`; tells ``progress`` each test that begins."""
 
@@ -59,6 +63,7 @@ class Collector:
         self._progress = progress
         self._hints: dict[str, str] = {}
         self._seen: set[str] = set()
+        self._first: dict[str, str] = {}
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Python's own tracebacks: only their last line is read, and pytest's take long to make."""
@@ -80,16 +85,24 @@ class Collector:
             suite = getattr(getattr(item, "cls", None), "__name__", "")
             if item.nodeid not in self._seen or verdict == "failed":
                 self._seen.add(item.nodeid)
-                self.report.outcomes.append(
-                    Outcome(
-                        test=item.name,
-                        suite=suite,
-                        verdict=verdict,
-                        reason=_reason(report),
-                        hint=self._hints.get(item.nodeid, "") if verdict == "failed" else "",
-                    )
-                )
+                reason, said = _reason(report), ""
+                if verdict == "failed":
+                    reason, said = self._once(item, reason, before=report.when == "setup")
+                self.report.outcomes.append(Outcome(item.name, suite, verdict, reason, said))
         return report
+
+    def _once(self, item: pytest.Item, reason: str, *, before: bool) -> tuple[str, str]:
+        """Reason and hint of a failure: those of one fault once, and not for every test it hits.
+
+        Args:
+            item: the test.
+            reason: as it failed.
+            before: whether it failed before it began, so that what it says of itself is no help.
+        """
+        first = self._first.setdefault(reason, item.name)
+        if first != item.name:
+            return f"{SAME} {first}: {reason}", ""
+        return reason, NEEDED if before else self._hints.get(item.nodeid, "")
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A file or class that cannot be collected is a failure."""

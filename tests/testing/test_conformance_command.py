@@ -186,3 +186,24 @@ def test_the_command_line_does_not_import_the_kit_until_it_is_used():
     assert "'qsgd_core.cli.commands.new'" in done.stdout
     assert "'pytest'" not in done.stdout
     assert "'torch'" not in done.stdout
+
+
+def test_one_fault_gives_one_hint():
+    """A fixture that fails takes every test along, and what to do is said once."""
+    from qsgd_core.testing.runner import run
+
+    text = (
+        "import pytest\n"
+        "from qsgd_core.testing import SimulatorConformance\n"
+        "class TestIt(SimulatorConformance):\n"
+        "    @pytest.fixture(scope='class')\n"
+        "    @classmethod\n"
+        "    def simulator(cls):\n"
+        "        raise RuntimeError('no licence')\n"
+    )
+    failures = run(text).of("failed")
+    assert len(failures) > 5
+    assert all("no licence" in failure.reason for failure in failures if failure.hint)
+    of_fixture = [f for f in failures if "no licence" in f.reason]
+    assert len([f for f in of_fixture if f.hint]) == 1
+    assert all("For the same reason as" in f.reason for f in of_fixture if not f.hint)

@@ -154,8 +154,12 @@ def _print(record: dict[str, Any], reports: list[Report]) -> None:
         for report in reports
         for o in report.outcomes
     ]
+    from qsgd_core.testing.report import SAME
+
     print_table(("test", "outcome", "why"), rows)
     for failure in record["failures"]:
+        if failure["reason"].startswith(SAME):
+            continue
         typer.echo(f"\n{failure['test']} failed:\n{failure['reason']}")
         if failure["hint"]:
             typer.echo(f"What to do: {failure['hint']}")
