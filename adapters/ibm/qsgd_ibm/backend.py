@@ -27,7 +27,7 @@ from qsgd_core.errors import (
     TransientError,
     before_any_job,
 )
-from qsgd_core.jobs import JobHandle, JobState, JobStatus, NoiseSnapshot, Result
+from qsgd_core.jobs import Cost, JobHandle, JobState, JobStatus, NoiseSnapshot, Result
 from qsgd_ibm import devices as listing
 from qsgd_ibm.connection import Connection
 from qsgd_ibm.failures import LOGIN_HELP, refused, translating
@@ -251,6 +251,35 @@ class IBMBackend(Backend):
                 submitted_at=epoch_s(job.get("created")) or time.time(),
             )
             for job in self._connect().jobs([TAG, tag])
+        ]
+
+    def billed(self, handle: JobHandle) -> Cost | None:
+        """What IBM says by now was charged; unknown while it still counts."""
+        connection = self._connect()
+        state = read_state(self._record(connection, handle)).state
+        if not state.final:
+            return None
+        shots = None
+        if state is JobState.DONE:
+            if not handle.extra:  # found by its tag alone: what was sent is in the result
+                return self.fetch(handle).billed
+            shots = sum(handle.extra["rows"]) * handle.extra["shots"]
+        metrics = connection.metrics(handle.job_id)
+        return read_billed(metrics, shots=shots, usd_per_s=self._usd_per_s())
+
+    def list_jobs(self, *, since: float) -> list[JobHandle]:
+        """Every job with our tag on this device, in every instance of the account."""
+        found = self._connect().jobs([TAG], since=since)
+        return [
+            JobHandle(
+                backend=str(job.get("backend") or self._device_name),
+                job_id=str(job["id"]),
+                tag=next((str(tag) for tag in job["tags"] if tag != TAG), ""),
+                submitted_at=epoch_s(job.get("created")) or since,
+            )
+            for job in found
+            if job.get("backend") in (None, self._device_name)
+            and (epoch_s(job.get("created")) or since) >= since
         ]
 
     def cancel(self, handle: JobHandle) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from requests import Session
@@ -19,7 +20,7 @@ from qsgd_ibm.failures import status_of, translating
 from qsgd_ibm.transport import Transport
 
 PAGE = 50
-MAX_PAGES = 20
+MAX_PAGES = 200
 
 _SERVICE_PARTS = ("_active_api_client", "_api_clients")
 _CLIENT_PARTS = (
@@ -115,12 +116,16 @@ class Connection:
         """Cancel a job; one that has finished already is left alone."""
         self._of_job(job_id, "cancelling", "job_cancel", ignore=409)
 
-    def jobs(self, tags: list[str]) -> list[dict[str, Any]]:
-        """Every job that carries all ``tags``, oldest first, in all instances."""
+    def jobs(self, tags: list[str], *, since: float | None = None) -> list[dict[str, Any]]:
+        """Every job that carries all ``tags``, oldest first, in all instances.
+
+        Raises:
+            BackendError: the list has no end.
+        """
         found: dict[str, dict[str, Any]] = {}
         with self.calling(f"looking for jobs tagged {tags[-1]}"):
             for client in self._clients():
-                for job in _pages(client, tags):
+                for job in _pages(client, tags, since=since):
                     found.setdefault(str(job["id"]), job)
         return sorted(found.values(), key=lambda job: str(job.get("created") or ""))
 
@@ -179,18 +184,24 @@ def check_client(service: Any) -> None:
         )
 
 
-def _pages(client: Any, tags: list[str]) -> list[dict[str, Any]]:
+def _pages(client: Any, tags: list[str], *, since: float | None) -> list[dict[str, Any]]:
     """All pages of the list, and never more than there can be: the client's own loop has no end
     when the count in the answer is wrong.
     """
     jobs: list[dict[str, Any]] = []
+    after = None if since is None else datetime.fromtimestamp(since, UTC)
     for _ in range(MAX_PAGES):
-        answer = client.jobs_get(limit=PAGE, skip=len(jobs), job_tags=tags)
+        answer = client.jobs_get(limit=PAGE, skip=len(jobs), job_tags=tags, created_after=after)
         page = answer.get("jobs") if isinstance(answer, dict) else None
         if not isinstance(page, list):
             raise TransientError(f"IBM's job list is {answer!r}.", retryable=True)
         jobs += page
         if not page or len(jobs) >= int(answer.get("count") or 0):
             break
+    else:
+        raise BackendError(
+            f"IBM lists more than {len(jobs)} jobs tagged {tags[-1]}: it has not been read to the "
+            "end. Ask for a shorter time: qsgd jobs audit --since DATE."
+        )
     # A service that did not know the filter would list every job of the account.
     return [job for job in jobs if set(tags) <= set(job.get("tags") or ())]

@@ -55,7 +55,8 @@ def read_billed(metrics: dict[str, Any], *, shots: int | None, usd_per_s: float 
     seconds = None
     if isinstance(usage, dict) and usage.get("status", "pending") != "pending":
         found = usage.get("qpu_charge_time_seconds")
-        seconds = float(found) if isinstance(found, int | float) else None
+        if isinstance(found, int | float) and not isinstance(found, bool):
+            seconds = float(found)
     usd = None if seconds is None or usd_per_s is None else seconds * usd_per_s
     return Cost(usd=usd, qpu_s=seconds, shots=0 if seconds == 0.0 and shots is None else shots)
 

@@ -1,4 +1,4 @@
-"""``qsgd jobs list|wait|resume|cancel|fetch``: what is at the vendors, and what came of it."""
+"""``qsgd jobs list|wait|resume|cancel|fetch|audit``: what is at the vendors, what came of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +20,8 @@ from qsgd_core.errors import ConfigError, JobNotDoneError, QSGDError
 from qsgd_core.settings import load_settings
 
 if TYPE_CHECKING:
+    from qsgd_core.schedule.audit.findings import Finding
+    from qsgd_core.schedule.audit.statement import Statement
     from qsgd_core.schedule.ledger.ledger import Ledger
     from qsgd_core.schedule.ledger.rows import Job
     from qsgd_core.schedule.trainer.process import CourierProcess
@@ -27,6 +31,8 @@ jobs = typer.Typer(no_args_is_help=True)
 Run = Annotated[str | None, typer.Argument(metavar="RUN", help="One run. Default: all.")]
 
 POLL_S = 0.5
+DAY_S = 86400.0
+"""A service's clock may differ from ours; its times may be without a zone."""
 
 
 @jobs.command("list")
@@ -74,11 +80,12 @@ def wait(
 def resume(run: Run = None, as_json: Json = False, debug: Debug = False) -> None:
     """Recover what dead runs left: adopt jobs in doubt, collect what is done, refund what is not.
 
-    Looks once at every open job, submits nothing and waits for nothing. A run that is being
-    trained is left to its own courier. Training itself goes on with qsgd train --resume.
+    Looks once at every open job, and asks what those cost whose cost was not stated at their end.
+    Submits nothing and waits for nothing. A run that is being trained is left to its own courier.
+    Training itself goes on with qsgd train --resume.
     """
     ledger = open_ledger()
-    found = _open(ledger, run)
+    found = _open(ledger, run) + ledger.unstated(run=run)
     late = ledger.never_found(run=run)
     error = _look_once(ledger, (job.run for job in found + late))
     _print([ledger.job(job.tag) for job in found], as_json=as_json)
@@ -165,6 +172,117 @@ def fetch(
     ]
     print_table(("batch", "rows", "observable", "mean"), rows)
     typer.echo(f"Written to {path}.")
+
+
+@jobs.command()
+def audit(
+    backend: Annotated[
+        str | None, typer.Option(metavar="NAME", help="One backend. Default: all on the ledger.")
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"],
+            metavar="DATE",
+            help="Leave out what was submitted before. Default: the ledger's first job.",
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Book what is found without asking.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Ask the services what they have of ours, and bring the ledger to it.
+
+    Names jobs that nobody waited for, duplicates, and costs that were stated late or otherwise than
+    booked. Books them after a yes, and cancels what is still to run. Exits with 1 if something is
+    left to be booked.
+    """
+    from qsgd_core.cli.consent import NO, at_terminal
+    from qsgd_core.schedule.audit.findings import book, compare
+
+    ledger = open_ledger()
+    statements = _statements(ledger, backend, None if since is None else since.timestamp())
+    findings = [finding for said in statements for finding in compare(ledger, said)]
+    findings = list({finding.handle.job_id: finding for finding in findings}.values())
+    to_book = [finding for finding in findings if finding.kind.is_booked]
+    if not as_json:
+        _print_findings(statements, findings)
+    ask = None if as_json else at_terminal()
+    agreed = bool(to_book) and (yes or (ask is not None and ask("Book this on the ledger?")))
+    error = _look_once(ledger, book(ledger, to_book)) if agreed else None
+    if as_json:
+        print_json(
+            {
+                "jobs": len({job.handle.job_id for said in statements for job in said.jobs}),
+                "complete": all(said.complete for said in statements),
+                "findings": [_found(finding) for finding in findings],
+                "booked": agreed,
+            }
+        )
+    elif agreed:
+        typer.echo(f"Booked: {len(to_book)}.")
+    elif to_book:
+        typer.echo("Nothing was booked. To book it: qsgd jobs audit --yes")
+    if error is not None:
+        raise error
+    if to_book and not agreed:
+        raise typer.Exit(NO)
+
+
+def _statements(ledger: Ledger, backend: str | None, since: float | None) -> list[Statement]:
+    """What every service that the ledger's jobs were sent to says of them, and of others."""
+    from qsgd_core.schedule.audit.asking import ask_service
+    from qsgd_core.schedule.ledger.bills import ENDED
+
+    groups: dict[tuple[str, str], list[Job]] = {}
+    for job in ledger.jobs():
+        if job.submitted_at is not None or job.doubt_since is not None:
+            names = (job.backend, ledger.run(job.run).backend)
+            if backend is None or backend in names:
+                groups.setdefault((job.backend, job.options), []).append(job)
+    if not groups and backend is not None:
+        groups[backend, "{}"] = []
+    statements = []
+    for (name, options), sent in groups.items():
+        begun = min((job.created_at for job in sent), default=time.time()) - DAY_S
+        asked = [job for job in sent if since is None or job.created_at >= since]
+        statements.append(
+            ask_service(
+                name,
+                json.loads(options),
+                since=begun if since is None else since,
+                tags=[job.tag for job in asked],
+                known=[job.handle for job in asked if job.handle and job.state in ENDED],
+                log=_log(f"audit of {name.replace('/', '-')}"),
+            )
+        )
+    return statements
+
+
+def _print_findings(statements: list[Statement], findings: list[Finding]) -> None:
+    for said in statements:
+        looked = "all that is ours" if said.complete else "the ledger's tags; it cannot list others"
+        typer.echo(f"{said.backend}: {len(said.jobs)} jobs. Looked at: {looked}.")
+    for finding in findings:
+        typer.echo(f"{finding.kind}: {finding}")
+    if statements and not findings:
+        typer.echo("The ledger says what the services say.")
+    if not statements:
+        typer.echo("No job of this ledger has been sent anywhere.")
+
+
+def _found(finding: Finding) -> dict[str, Any]:
+    return {
+        "kind": str(finding.kind),
+        "backend": finding.backend,
+        "run": finding.run,
+        "tag": finding.handle.tag,
+        "job_id": finding.handle.job_id,
+        "booked": None if finding.booked is None else asdict(finding.booked),
+        "billed": asdict(finding.billed),
+        "to_book": finding.kind.is_booked,
+        "problem": finding.problem,
+    }
 
 
 def _open(ledger: Ledger, run: str | None) -> list[Job]:
@@ -274,6 +392,8 @@ def _print(found: list[Job], *, as_json: bool) -> None:
         return
     columns = ("tag", "run", "step", "backend", "state", "shots", "cost_usd", "submitted_at")
     print_table(columns, [[_cell(record, column) for column in columns] for record in records])
+    if any("micro_usd" in record["unstated"] for record in records):
+        typer.echo("? the vendor has not said yet; booked at the hold until it does.", err=True)
     for record in records:
         if record["error"]:
             typer.echo(f"{record['tag']}: {record['error']}", err=True)
@@ -295,6 +415,7 @@ def _record(job: Job) -> dict[str, Any]:
         "shots": cost.shots,
         "cost_usd": cost.usd,
         "qpu_s": cost.qpu_s,
+        "unstated": list(job.unstated),
         "created_at": job.created_at,
         "submitted_at": job.submitted_at,
         "error": None if job.error is None else str(job.error),
@@ -307,4 +428,6 @@ def _cell(record: dict[str, Any], column: str) -> str:
         return "-"
     if column == "submitted_at":
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
-    return f"{value:.6g}" if column == "cost_usd" else str(value)
+    if column == "cost_usd":
+        return f"{value:.6g}" + ("?" if "micro_usd" in record["unstated"] else "")
+    return str(value)

@@ -25,8 +25,10 @@ from qsgd_core.errors import (
     TransientError,
     may_exist,
 )
-from qsgd_core.jobs import JobState, Limit, Quote
+from qsgd_core.jobs import JobState, Limit, Quote, merged
 from qsgd_core.schedule.ages import Ages
+from qsgd_core.schedule.audit.findings import book, compare
+from qsgd_core.schedule.audit.statement import Stated, Statement, listed
 from qsgd_core.schedule.failures import may_work_later, say_error
 from qsgd_core.schedule.ledger.accounts import Cap, say_overrun
 from qsgd_core.schedule.ledger.budgets import DEFAULT, default_budget
@@ -43,6 +45,8 @@ LEDGER_S = 1.0
 """Wait between two looks at a ledger that does not answer."""
 GUARD_S = 30 * 86400.0
 """A service's own spending limit lapses after this long if nobody lifts it."""
+CLOCKS_S = 86400.0
+"""A service's clock may differ from ours; its times may be without a zone."""
 LATE_WATCH_S = 7 * 86400.0
 """For this long a job that was never found is looked for again: it may turn up after all."""
 
@@ -84,6 +88,8 @@ class Courier:
         self._next_look: dict[str, float] = {}
         self._wait: dict[str, float] = {}
         self._next_late = -math.inf
+        self._next_bill = -math.inf
+        self._submits = submit
         self._overruns: set[Cap] = set()
         self._stuck: dict[str, Exception] = {}
         self._told_stuck: set[str] = set()
@@ -97,7 +103,7 @@ class Courier:
             Exception: what the first of them met with, if all open jobs are stuck.
         """
         try:
-            changed = self._look_for_the_late()
+            changed = self._look_for_the_late() | self.ask_for_bills(at_once=not self._submits)
             jobs = self._ledger.jobs(run=self._run, states=self._states)
         except TransientError as error:  # the ledger itself: locked, or its server is away
             self._note(error, self._run)
@@ -134,9 +140,12 @@ class Courier:
         """How long until there is something to look at, unless a new intent arrives."""
         try:
             jobs = self._ledger.jobs(run=self._run, states=self._states)
+            self._next_bill = min(self._next_bill, self._when_a_bill_is_due())
         except TransientError:
             return LEDGER_S
-        due = [self._next_look.get(job.tag, -math.inf) - self._timer() for job in jobs]
+        now = self._timer()
+        due = [self._next_look.get(job.tag, -math.inf) - now for job in jobs]
+        due += [self._next_bill - now] if self._submits else []
         return max(0.0, min(due, default=POLL_S[1]))
 
     def overruns(self) -> list[str]:
@@ -255,6 +264,31 @@ class Courier:
         self._next_look.pop(job.tag, None)
         return True
 
+    def audit(self) -> list[str]:
+        """At the run's end: find what the service made of this run's jobs by itself, in words.
+
+        A job under the run's tags that the ledger does not know becomes a stray, which the next
+        rounds cancel and pay for; bills that have not been stated are asked for once more. What
+        cannot be asked now is found by ``qsgd jobs audit``.
+        """
+        jobs = self._ledger.jobs(run=self._run)
+        sent = [job for job in jobs if job.submitted_at is not None]
+        if not sent:
+            return []
+        tags = {job.tag for job in sent}
+        try:
+            since = min(job.created_at for job in sent) - CLOCKS_S
+            complete, handles = listed(self._backend, since=since, tags=tags)
+        except Exception as error:  # noqa: BLE001  a plugin: the run's end does not depend on it
+            logger.warning("%r could not be audited: %s", self._backend.name, error)
+            return []
+        there = tuple(Stated(handle) for handle in handles.values() if handle.tag in tags)
+        statement = Statement(self._backend.name, complete, there)
+        found = [f for f in compare(self._ledger, statement) if f.kind.is_booked]
+        book(self._ledger, found)
+        self.ask_for_bills(at_once=True)
+        return [str(finding) for finding in found]
+
     def lift_guard(self) -> None:
         """Lift the service's own spending limit, at the run's end."""
         if guard := self._ledger.guard(self._run):
@@ -365,8 +399,7 @@ class Courier:
             if error.retryable:
                 raise
             return self._ledger.fail(job.tag, error, Amount.from_cost(status.billed))
-        if result.billed is None:
-            result = dataclasses.replace(result, billed=status.billed)
+        result = dataclasses.replace(result, billed=merged(result.billed, status.billed))
         self._ledger.store(job.tag, result)
         return self._settle(job)
 
@@ -390,6 +423,42 @@ class Courier:
             self._backend.cancel(job.handle)
         except Exception as error:  # noqa: BLE001  a plugin's or an SDK's; the status tells the rest
             logger.warning("%s: not cancelled: %s", job.tag, say_error(error))
+
+    def ask_for_bills(self, *, at_once: bool) -> bool:
+        """Ask what jobs cost that are booked at their hold; whether any has been told.
+
+        Nothing that goes wrong here stops the courier: the hold stays booked.
+
+        Args:
+            at_once: ask for each of the run's; else for those that are due, of every run on the
+                same backend with the same options: theirs may have no courier any more.
+        """
+        if not at_once and self._timer() < self._next_bill:
+            return False
+        told, now = False, self._clock()
+        for job in self._ledger.unstated(run=self._run, alike=not at_once):
+            if at_once or (job.ask_at is not None and job.ask_at <= now):
+                told |= self._ask_for_bill(job)
+        self._next_bill = self._when_a_bill_is_due()
+        return told
+
+    def _when_a_bill_is_due(self) -> float:
+        """By the timer, the next time to ask for one; other runs' may be new by then."""
+        dates = [job.ask_at for job in self._ledger.unstated(run=self._run, alike=True)]
+        waits = [at - self._clock() for at in dates if at is not None]
+        return self._timer() + max(0.0, min(*waits, POLL_S[1]) if waits else POLL_S[1])
+
+    def _ask_for_bill(self, job: Job) -> bool:
+        assert job.handle is not None  # noqa: S101 - only such jobs are asked for
+        billed = Amount()
+        try:
+            billed = Amount.from_cost(self._backend.billed(job.handle))
+        except Exception as error:  # noqa: BLE001  a plugin: what was paid for is still collected
+            logger.warning("%s: what it cost was not told: %s", job.tag, say_error(error))
+        was = self._ledger.state(job.tag, billed)
+        if was is not None:
+            logger.info("%s: billed %s, booked so far %s", job.tag, billed.to_cost(), was.to_cost())
+        return was is not None
 
     def _look_for_the_late(self) -> bool:
         """What was given back as never made may turn up after the horizon all the same."""

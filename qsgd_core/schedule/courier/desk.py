@@ -172,6 +172,8 @@ class Desk:
         """The run is over: what waits in a queue is of no use any more."""
         self._courier.cancel_queued()
         self._courier.lift_guard()
+        for message in self._courier.audit():
+            self._event("audit", f"The service made a job that was not asked for: {message}")
         self._finishing = True
 
     # -- what the trainer is told ----------------------------------------------------------

@@ -134,6 +134,34 @@ def spend(db: sa.Connection, budget: str, *, held: Amount | None, paid: Amount) 
         )
 
 
+def restate(db: sa.Connection, budget: str, *, held: Amount, was: Amount, now: Amount) -> None:
+    """Spending that turns out to be more or less than was booked.
+
+    What is above the hold is overrun, before and after; so is what there is no room for any more.
+
+    Args:
+        db: the transaction.
+        budget: who pays.
+        held: what had been held for it; 0 where nothing was.
+        was: what was booked; None in a unit counts as 0.
+        now: what it costs; what is None stays as it was.
+    """
+    for limit in read_caps(db, budget):
+        cost, booked = now.of(limit.unit), was.of(limit.unit) or 0
+        if cost is None:
+            continue
+        hold = held.of(limit.unit) or 0
+        if cost >= booked:
+            above = max(0, cost - max(hold, booked))
+            within = min(cost - booked - above, max(0, limit.room))
+            spent, overrun = within, cost - booked - within
+        else:
+            overrun = -min(booked - cost, max(0, booked - hold), limit.overrun)
+            spent = -min(booked - cost + overrun, limit.spent)
+            overrun = cost - booked - spent
+        _change(db, limit, spent=caps.c.spent + spent, overrun=caps.c.overrun + overrun)
+
+
 def _change(db: sa.Connection, limit: Cap, **values: object) -> None:
     where = (caps.c.budget == limit.budget, caps.c.unit == limit.unit)
     db.execute(caps.update().where(*where).values(**values))

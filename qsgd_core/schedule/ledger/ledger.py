@@ -24,6 +24,7 @@ from qsgd_core.jobs import JobHandle, Result
 from qsgd_core.schedule.failures import pack_error
 from qsgd_core.schedule.ledger import accounts
 from qsgd_core.schedule.ledger.accounts import Cap
+from qsgd_core.schedule.ledger.bills import Bills, provisional
 from qsgd_core.schedule.ledger.database import Database
 from qsgd_core.schedule.ledger.rows import Job, find_job, to_job
 from qsgd_core.schedule.ledger.runs import Runs
@@ -34,7 +35,7 @@ from qsgd_core.schedule.money import UNITS, Amount
 from qsgd_core.schedule.storage import pack_result, pack_workload, unpack_result, unpack_workload
 
 
-class Ledger(Runs):
+class Ledger(Runs, Bills):
     """Budgets and jobs in one database, shared by any number of processes.
 
     Args:
@@ -219,8 +220,9 @@ class Ledger(Runs):
     def settle(self, tag: str, actual: Amount) -> bool:
         """stored → settled: the hold becomes spending. False if it had been settled before.
 
-        What is unknown in ``actual`` is taken to be the hold. What a vendor billed above the hold
-        goes to ``overrun``, which freezes the budget; settling itself never fails.
+        What is unknown in ``actual`` is taken to be the hold until it is stated: see
+        :meth:`state`. What a vendor billed above the hold goes to ``overrun``, which freezes the
+        budget; settling itself never fails.
         """
         return self._close(tag, LedgerState.SETTLED, actual)
 
@@ -244,7 +246,8 @@ class Ledger(Runs):
             job = find_job(db, tag)
             if job is None or (job.handle and job.handle.job_id == handle.job_id):
                 return False
-            named = {"handle": handle.to_json(), "settled_at": None}
+            named = {"handle": handle.to_json(), "settled_at": None, "unheld": True}
+            named |= dict.fromkeys(("unstated", "ask_at", "n_asks", "corrected_at"))
             named |= dict.fromkeys(f"spent_{unit}" for unit in UNITS)
             free = job.handle is None and not any(job.spent.of(unit) for unit in UNITS)
             if free and _move_job(db, tag, LedgerState.STRAY, **named):
@@ -391,13 +394,17 @@ class Ledger(Runs):
             job = find_job(db, tag)
             if job is None or job.state not in set(before(after)).intersection(of):
                 return False
-            known = {unit: actual.of(unit) for unit in UNITS}
-            final = {u: job.hold.of(u) if cost is None else cost for u, cost in known.items()}
-            columns = {f"spent_{unit}": cost for unit, cost in final.items()}
+            now, limits = self._clock(), accounts.read_caps(db, job.budget)
+            cost = provisional(job.hold, actual, limits, now=now)
             text = None if error is None else pack_error(error)
-            _move_job(db, tag, after, error=text, settled_at=self._clock(), **columns)
-            held = None if job.state is LedgerState.STRAY else job.hold
-            accounts.spend(db, job.budget, held=held, paid=Amount(**final))
+            _move_job(db, tag, after, error=text, settled_at=now, **cost)
+            paid = Amount(**{unit: cost[f"spent_{unit}"] for unit in UNITS})
+            accounts.spend(
+                db,
+                job.budget,
+                held=None if job.unheld or job.state is LedgerState.STRAY else job.hold,
+                paid=paid,
+            )
             return True
 
 

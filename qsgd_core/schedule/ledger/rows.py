@@ -25,6 +25,12 @@ class Job:
         cancel_asked: when the user asked for it to be cancelled.
         hold: what was reserved, the worst case.
         spent: what it cost, once that is settled.
+        unheld: nothing was held for it: it turned up although nobody waited for it.
+        unstated: units in which ``spent`` is no more than the hold, because the vendor has not said
+            what it cost.
+        ask_at: when the vendor is asked again for those.
+        n_asks: how often it has been.
+        corrected_at: when ``spent`` was last changed to what the vendor says.
     """
 
     tag: str
@@ -49,6 +55,11 @@ class Job:
     consumed_step: int | None
     hold: Amount
     spent: Amount
+    unheld: bool
+    unstated: tuple[str, ...]
+    ask_at: float | None
+    n_asks: int
+    corrected_at: float | None
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,9 @@ def to_job(row: sa.RowMapping) -> Job:
         data[name] = Amount(**{unit: data.pop(f"{name}_{unit}") for unit in UNITS})
     del data["came_from"]  # the database's own
     data["state"] = LedgerState(data["state"])
+    data["unheld"] = bool(data["unheld"])
+    data["unstated"] = tuple(data["unstated"].split(",")) if data["unstated"] else ()
+    data["n_asks"] = data["n_asks"] or 0
     data["handle"] = JobHandle.from_json(data["handle"]) if data["handle"] else None
     data["error"] = unpack_error(data["error"]) if data["error"] else None
     return Job(**data)

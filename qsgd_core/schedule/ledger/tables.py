@@ -74,6 +74,11 @@ jobs = sa.Table(
     sa.Column("consumed_step", sa.Integer),
     *(sa.Column(f"hold_{unit}", sa.BigInteger) for unit in ("shots", "micro_usd", "qpu_us")),
     *(sa.Column(f"spent_{unit}", sa.BigInteger) for unit in ("shots", "micro_usd", "qpu_us")),
+    sa.Column("unheld", sa.Boolean),
+    sa.Column("unstated", sa.String(40)),
+    sa.Column("ask_at", sa.Float),
+    sa.Column("n_asks", sa.Integer),
+    sa.Column("corrected_at", sa.Float),
     sa.CheckConstraint(known_state(), name="known_state"),
     sa.CheckConstraint(allowed_move(), name="allowed_move"),
 )

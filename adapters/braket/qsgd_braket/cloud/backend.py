@@ -231,19 +231,32 @@ class BraketDevice(Backend):
 
     def find(self, tag: str) -> list[JobHandle]:
         """Every task under ``tag``, oldest first, as far as the service's list shows it by now."""
-        device = self._device()
-        found = [
-            self._handle(
-                str(task["quantumTaskArn"]),
-                tag,
-                str(task["tags"].get(LAYOUT, "")),
-                _seconds(task.get("createdAt")) or self._clock(),
-                device.arn,
-            )
-            for task in self._aws.service(device.arn).tasks(device.arn)
-            if (task.get("tags") or {}).get(TAG) == tag
-        ]
-        return sorted(found, key=lambda handle: handle.submitted_at)
+        return [handle for handle in self._tagged() if handle.tag == tag]
+
+    def billed(self, handle: JobHandle) -> Cost | None:
+        """What the task costs by the device's prices now: AWS tells no task's cost.
+
+        Unknown in dollars where the device's description is newer than the task: a price of today
+        says nothing of a task of last month.
+        """
+        task = self._aws.service(handle.job_id).task(handle.job_id, handle.to_json())
+        state = STATES.get(str(task["status"]), JobState.RUNNING)
+        if not state.final:
+            return None
+        if state is not JobState.DONE:
+            cost = self._unfinished_cost(task)
+        elif self._device().simulator:
+            cost = self.fetch(handle).billed
+        else:
+            shots = int(task["shots"])
+            cost = pricing.billed(self._device(), self._options, shots=shots)
+        if cost is not None and cost.usd and self._prices_are_newer(task):
+            return replace(cost, usd=None)
+        return cost
+
+    def list_jobs(self, *, since: float) -> list[JobHandle]:
+        """Every task with our tag on this device."""
+        return [handle for handle in self._tagged() if handle.submitted_at >= since]
 
     def cancel(self, handle: JobHandle) -> None:
         """Ask for the task to be cancelled; one that has ended is left alone."""
@@ -365,9 +378,40 @@ class BraketDevice(Backend):
             may_have_spent=True,
         )
 
+    def _tagged(self) -> list[JobHandle]:
+        """Every task on the device that has a tag of ours, oldest first."""
+        device = self._device()
+        found = [
+            self._handle(
+                str(task["quantumTaskArn"]),
+                str(task["tags"][TAG]),
+                str(task["tags"].get(LAYOUT, "")),
+                _seconds(task.get("createdAt")) or self._clock(),
+                device.arn,
+            )
+            for task in self._aws.service(device.arn).tasks(device.arn)
+            if TAG in (task.get("tags") or {})
+        ]
+        return sorted(found, key=lambda handle: handle.submitted_at)
+
+    def _prices_are_newer(self, task: dict[str, Any]) -> bool:
+        ended, updated = _seconds(task.get("endedAt")), self._device().updated_at
+        if ended is None or updated is None:
+            return False
+        try:
+            moment = datetime.fromisoformat(updated)
+        except ValueError:
+            return False
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() > ended
+
     def _unfinished_cost(self, task: dict[str, Any]) -> Cost | None:
-        """A task that failed or was cancelled costs what it ran, as in the SDK's own tracker."""
+        """A task that failed or was cancelled costs what it ran, as in the SDK's own tracker.
+
+        Where the shots are not told it is nothing, but not before AWS has had the time to tell.
+        """
         if task["status"] == "COMPLETED":
+            return None
+        if task.get("numSuccessfulShots") is None and self._just_ended(task):
             return None
         shots = int(task.get("numSuccessfulShots") or 0)
         if not shots:

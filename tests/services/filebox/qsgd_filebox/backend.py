@@ -94,7 +94,7 @@ class Filebox(Backend):
             )
         if vendor.meets("dropped", n):
             raise TransientError("The connection broke.", retryable=True, may_have_spent=True)
-        for _ in range(2 if vendor.meets("twice", n) else 1):
+        for _ in range(1 + (vendor.meets("twice", n) or vendor.meets("duplicated", n))):
             job = vendor.accept(
                 tag, pack_workload(work), shots=shots, rows=work.n_rows, seed=seed or 0, n=n
             )
@@ -106,13 +106,13 @@ class Filebox(Backend):
         return self._handle(job)
 
     def status(self, handle: JobHandle) -> JobStatus:
-        job = self.vendor.job(handle.job_id)
+        job = self._job(handle)
         state = JobState(job["state"])
         reason = "the vendor's reasons" if state in (JobState.FAILED, JobState.CANCELLED) else None
         return JobStatus(state, reason, billed=self._billed(job) if state.final else None)
 
     def fetch(self, handle: JobHandle) -> Result:
-        job = self.vendor.job(handle.job_id)
+        job = self._job(handle)
         if job["state"] == "queued":
             raise JobNotDoneError(f"Job {handle.job_id} is queued.")
         if job["state"] != "done":
@@ -130,13 +130,27 @@ class Filebox(Backend):
     def find(self, tag: str) -> list[JobHandle]:
         return [self._handle(job) for job in self.vendor.listed(tag)]
 
+    def list_jobs(self, *, since: float) -> list[JobHandle]:
+        return [self._handle(job) for job in self.vendor.listed() if job["accepted_at"] >= since]
+
     def cancel(self, handle: JobHandle) -> None:
+        self._job(handle)
         self.vendor.cancel(handle.job_id)
+
+    def _job(self, handle: JobHandle) -> Job:
+        try:
+            return self.vendor.job(handle.job_id)
+        except FileNotFoundError as error:
+            raise BackendGoneError(f"404: there is no job {handle.job_id}.") from error
 
     def _handle(self, job: Job) -> JobHandle:
         return JobHandle(self.name, job["id"], job["tag"], job["accepted_at"])
 
     def _billed(self, job: Job) -> Cost | None:
-        if job["silent"]:
+        whole = self.vendor.clock() >= job["ended_at"] + self.options.usage_s
+        if job["silent"] or not (whole or job["understated"]):
             return None
-        return Cost(job["micro_usd"] / 1e6, job["qpu_us"] / 1e6, job["executions"])
+        part = 1 if whole else 2
+        return Cost(
+            job["micro_usd"] // part / 1e6, job["qpu_us"] // part / 1e6, job["executions"] // part
+        )

@@ -14,9 +14,11 @@ Fault = Literal[
     "refused",  # 429: not accepted, may be sent again
     "rejected",  # 400: not accepted, never will be
     "twice",  # one call makes two jobs
+    "duplicated",  # one call makes two jobs, and is answered as if it had made one
     "fails",
     "cancelled",  # by the vendor
     "overbilled",  # three times the price
+    "understated",  # half of the price, until all of it is stated
     "unbilled",  # the vendor never says what it cost
     "corrupt",  # the result has another shape
 ]
@@ -30,6 +32,7 @@ class FileboxOptions(BaseModel):
         lag_s: a job younger than this is not listed.
         horizon_s: what the adapter declares; more than ``lag_s`` unless a test wants it wrong.
         run_s: how long a job takes from acceptance to its result.
+        usage_s: how long after its end the vendor states what it cost.
         job_micro_usd: price of a job; what follows likewise.
         before_s: time between the call and its acceptance.
         after_s: time between acceptance and the answer.
@@ -48,6 +51,7 @@ class FileboxOptions(BaseModel):
     lag_s: float = 0.0
     horizon_s: float = 0.0
     run_s: float = 0.0
+    usage_s: float = 0.0
     job_micro_usd: int = 1_000
     shot_micro_usd: int = 1
     job_qpu_us: int = 2_000

@@ -21,7 +21,7 @@ class Vendor:
     def __init__(self, options: FileboxOptions, clock: Callable[[], float]) -> None:
         self.options = options
         self.clock = clock
-        for name in ("jobs", "tags", "cancelled", "calls"):
+        for name in ("jobs", "tags", "cancelled", "calls", "deleted"):
             (options.folder / name).mkdir(parents=True, exist_ok=True)
 
     def call(self) -> int:
@@ -55,6 +55,7 @@ class Vendor:
             "ends": "cancelled" if self.meets("cancelled", n) else ends,
             "corrupt": self.meets("corrupt", n),
             "silent": self.meets("unbilled", n),
+            "understated": self.meets("understated", n),
             "micro_usd": factor * (o.job_micro_usd + o.shot_micro_usd * executions),
             "qpu_us": factor * (o.job_qpu_us + o.shot_qpu_us * executions),
             "executions": factor * executions,
@@ -69,30 +70,50 @@ class Vendor:
 
     def job(self, job_id: str) -> Job:
         """A job with its state now; a job cancelled before its end costs nothing."""
+        if self._path("deleted", job_id).exists():
+            raise FileNotFoundError(job_id)
+        return self._now(job_id)
+
+    def _now(self, job_id: str) -> Job:
         job: Job = json.loads(self._path("jobs", job_id).read_text())
-        if self._path("cancelled", job_id).exists():
-            return {**job, "state": "cancelled", "micro_usd": 0, "qpu_us": 0, "executions": 0}
-        over = self.clock() >= job["accepted_at"] + self.options.run_s
-        return {**job, "state": job["ends"] if over else "queued"}
+        cancelled, ends_at = (
+            self._path("cancelled", job_id),
+            job["accepted_at"] + self.options.run_s,
+        )
+        if cancelled.exists():
+            free = {"micro_usd": 0, "qpu_us": 0, "executions": 0}
+            return {**job, "state": "cancelled", "ended_at": float(cancelled.read_text()), **free}
+        over = self.clock() >= ends_at
+        return {**job, "state": job["ends"] if over else "queued", "ended_at": ends_at}
 
     def jobs(self) -> list[Job]:
-        """Every job there is, whatever the list shows."""
-        return [
-            self.job(path.stem) for path in sorted((self.options.folder / "jobs").glob("*.json"))
-        ]
+        """Every job there has been, whatever the list shows."""
+        folder = self.options.folder / "jobs"
+        return [self._now(path.stem) for path in sorted(folder.glob("*.json"))]
 
-    def listed(self, tag: str) -> list[Job]:
-        """What the list shows: the jobs that are old enough."""
+    def listed(self, tag: str | None = None) -> list[Job]:
+        """What the list shows, under one tag or in all: the jobs that are old enough."""
         old = self.clock() - self.options.lag_s
-        index = self.options.folder / "tags" / tag
-        names = sorted(path.name for path in index.iterdir()) if index.exists() else []
-        jobs = [self.job(name) for name in names if self._path("jobs", name).exists()]
-        return [job for job in jobs if job["accepted_at"] <= old]
+        tags = self.options.folder / "tags"
+        indices = [tags / tag] if tag is not None else sorted(tags.iterdir())
+        names = [p.name for index in indices if index.exists() for p in sorted(index.iterdir())]
+        there = [
+            name
+            for name in names
+            if self._path("jobs", name).exists() and not self._path("deleted", name).exists()
+        ]
+        return [job for job in map(self.job, there) if job["accepted_at"] <= old]
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job unless it has ended."""
         if self.job(job_id)["state"] == "queued":
-            self._path("cancelled", job_id).touch()
+            path = self._path("cancelled", job_id)
+            path.with_suffix(".new").write_text(str(self.clock()))
+            path.with_suffix(".new").rename(path)
+
+    def delete(self, job_id: str) -> None:
+        """Forget a job: it is not listed and cannot be asked for; its bill is sent all the same."""
+        self._path("deleted", job_id).touch()
 
     def _path(self, folder: str, job_id: str) -> Path:
         return self.options.folder / folder / f"{job_id}.json"

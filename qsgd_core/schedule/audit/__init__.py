@@ -1,0 +1,1 @@
+"""What a service has of ours, beside what the ledger says."""
