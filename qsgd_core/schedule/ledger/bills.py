@@ -28,19 +28,9 @@ ENDED = ("settled", "failed")
 
 
 def provisional(hold: Amount, actual: Amount, limits: list[Cap], *, now: float) -> dict[str, Any]:
-    """The columns of a job that ends: what it costs, at its hold where that is not stated.
-
-    Money and QPU time that are held and not stated are asked for again; shots only where they are
-    capped.
-    """
-    capped = {limit.unit for limit in limits}
-    missing = [
-        unit
-        for unit in UNITS
-        if actual.of(unit) is None
-        and hold.of(unit) is not None
-        and (unit != "shots" or unit in capped)
-    ]
+    """The columns of a job that ends: what it costs, at its hold where that is not stated."""
+    missing = [u for u in UNITS if actual.of(u) is None and hold.of(u) is not None]
+    missing = _worth_asking(missing, limits)
     spent = {u: hold.of(u) if actual.of(u) is None else actual.of(u) for u in UNITS}
     return {
         **{f"spent_{unit}": amount for unit, amount in spent.items()},
@@ -93,6 +83,7 @@ class Bills:
             if stated:
                 self._book(db, job, stated)
             missing = [unit for unit in job.unstated if unit not in stated]
+            missing = _worth_asking(missing, accounts.read_caps(db, job.budget))
             now, wait_s = self._clock(), min(ASK_S[0] * 2**job.n_asks, ASK_S[1])
             over = not missing or now - (job.settled_at or now) > ASK_FOR_S
             _update(
@@ -129,6 +120,12 @@ class Bills:
         accounts.restate(db, job.budget, held=held, was=job.spent, now=Amount(**stated))
         columns = {f"spent_{unit}": amount for unit, amount in stated.items()}
         _update(db, job.tag, corrected_at=self._clock(), **columns)
+
+
+def _worth_asking(missing: list[str], limits: list[Cap]) -> list[str]:
+    """Nobody is asked again for shots alone, unless a budget caps them."""
+    capped = any(limit.unit == "shots" for limit in limits)
+    return missing if capped or missing != ["shots"] else []
 
 
 def _update(db: sa.Connection, tag: str, **values: object) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_courier import PRICE, KilledError, Scene
+from scene import PRICE, KilledError, Scene
 
 from qsgd_core.errors import TransientError
 from qsgd_core.jobs import Cost
@@ -25,11 +24,11 @@ def scene(filebox, tmp_path) -> Scene:
 
 
 def serve(scene: Scene, seconds: float) -> None:
-    """A courier at work for so long."""
+    """A courier at work for so long, with a few hundred rounds at most."""
     end = scene.clock.now + seconds
     while scene.clock.now <= end:
         scene.courier.round()
-        scene.clock.now += max(scene.courier.idle_s(), 1e-3)
+        scene.clock.now += max(scene.courier.idle_s(), seconds / 200)
 
 
 def state(scene: Scene) -> Statement:
@@ -63,7 +62,7 @@ def test_a_cost_that_is_stated_late_is_held_until_then_and_corrected_once(scene,
     job = scene.job()
     assert (job.spent.micro_usd, job.unstated, job.ask_at) == (cost, (), None)
     corrected_at = job.corrected_at
-    serve(scene, 100_000)
+    serve(scene, ASK_FOR_S)
     assert scene.account == (0, cost, 0)
     assert scene.job().corrected_at == corrected_at
     assert audit(scene) == []
@@ -97,11 +96,11 @@ def test_the_vendor_is_asked_less_and_less_often_and_for_a_day(scene, monkeypatc
     monkeypatch.setattr(
         scene.backend, "billed", lambda handle: (asked.append(scene.clock.now), real(handle))[1]
     )
-    serve(scene, 3 * ASK_FOR_S)
+    serve(scene, 1.5 * ASK_FOR_S)
     gaps = [later - earlier for earlier, later in itertools.pairwise(asked)]
     assert gaps == sorted(gaps)
-    assert gaps[-1] <= ASK_S[1] + 31
-    assert ASK_FOR_S <= asked[-1] - asked[0] <= ASK_FOR_S + 2 * ASK_S[1]
+    assert gaps[-1] <= ASK_S[1] + 1.5 * ASK_FOR_S / 200
+    assert 0.9 * ASK_FOR_S <= asked[-1] - asked[0] <= ASK_FOR_S + 2 * ASK_S[1]
     assert len(asked) < 50
     assert (scene.account, scene.job().ask_at) == ((0, PRICE, 0), None)
     assert scene.job().unstated
@@ -144,7 +143,7 @@ def test_a_run_that_is_over_has_its_bills_asked_for_by_the_next_on_the_same_back
     scene.have(usage_s=100)
     scene.ask("old", run="earlier")
     scene.courier = type(scene.courier)(
-        scene.ledger, scene.backend, run="earlier", clock=scene.clock
+        scene.ledger, scene.backend, run="earlier", clock=scene.clock, timer=scene.clock.timer
     )
     scene.go()
     scene.restart()
@@ -309,17 +308,25 @@ MORTAL = ["state", "correct", "stray", "settle", "fail", "submitted", "settle_st
 DEATHS = st.lists(st.tuples(st.sampled_from(MORTAL), st.booleans(), st.integers(0, 2)), max_size=6)
 
 
-@settings(
-    max_examples=40,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(vendor=VENDORS, deaths=DEATHS)
+@pytest.mark.parametrize("examples", [10, pytest.param(300, marks=pytest.mark.slow)])
 def test_whatever_the_vendor_does_and_whoever_dies_after_the_audit_the_ledger_is_the_provider(
-    filebox, tmp_path_factory, vendor, deaths
+    filebox, tmp_path_factory, examples
 ):
-    folder: Path = tmp_path_factory.mktemp("scene")
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(vendor=VENDORS, deaths=DEATHS)
+    def check(vendor, deaths):
+        _end_with_the_providers_books(tmp_path_factory.mktemp("scene"), vendor, deaths)
+
+    check()
+
+
+def _end_with_the_providers_books(folder, vendor, deaths):
     scene = Scene(folder)
     scene.ledger.create_budget("wide", {"micro_usd": 100 * PRICE, "qpu_us": 10**9, "shots": 10**6})
     scene.have(**vendor)
