@@ -43,6 +43,9 @@ class Double:
     def release(self) -> None:
         self._ask("release", {})
 
+    def delete(self, job_id: str) -> None:
+        self._ask("delete", {"id": job_id})
+
     def reset(self) -> None:
         self._ask("reset", {})
 

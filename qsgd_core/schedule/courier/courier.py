@@ -414,7 +414,7 @@ class Courier:
         status = self._backend.status(job.handle)
         if not status.state.final:
             return False
-        return self._ledger.settle_stray(job.tag, Amount.from_cost(status.billed))
+        return self._ledger.settle_stray(job.tag, self._bill(job))
 
     def _cancel(self, job: Job) -> None:
         """Ask for it; a job that the service will not cancel can be collected all the same."""
@@ -449,16 +449,20 @@ class Courier:
         return self._timer() + max(0.0, min(*waits, POLL_S[1]) if waits else POLL_S[1])
 
     def _ask_for_bill(self, job: Job) -> bool:
-        assert job.handle is not None  # noqa: S101 - only such jobs are asked for
-        billed = Amount()
-        try:
-            billed = Amount.from_cost(self._backend.billed(job.handle))
-        except Exception as error:  # noqa: BLE001  a plugin: what was paid for is still collected
-            logger.warning("%s: what it cost was not told: %s", job.tag, say_error(error))
+        billed = self._bill(job)
         was = self._ledger.state(job.tag, billed)
         if was is not None:
             logger.info("%s: billed %s, booked so far %s", job.tag, billed.to_cost(), was.to_cost())
         return was is not None
+
+    def _bill(self, job: Job) -> Amount:
+        """What the service says that a job cost, which may be nothing as yet."""
+        assert job.handle is not None  # noqa: S101 - only such jobs are asked for
+        try:
+            return Amount.from_cost(self._backend.billed(job.handle))
+        except Exception as error:  # noqa: BLE001  a plugin: what was paid for is still collected
+            logger.warning("%s: what it cost was not told: %s", job.tag, say_error(error))
+            return Amount()
 
     def _look_for_the_late(self) -> bool:
         """What was given back as never made may turn up after the horizon all the same."""

@@ -56,7 +56,7 @@ THROTTLED = {
 }
 REFUSALS = frozenset(range(300, 500)) - {408}
 """HTTP answers that mean that nothing was made; after a timeout (408) nobody knows."""
-GONE = {"DeviceOfflineException", "DeviceRetiredException"}
+GONE = {"DeviceOfflineException", "DeviceRetiredException", "ResourceNotFoundException"}
 
 LOG_IN = (
     "Give credentials the way AWS wants them: aws configure, aws sso login, AWS_PROFILE, or "

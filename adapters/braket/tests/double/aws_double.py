@@ -103,6 +103,9 @@ class AwsDouble:
     def settings(self, **values: float | str | None) -> None:
         """``queued_polls``, ``search_lag``, ``search_lag_s``, ``page``, ``seed``, ``number``.
 
+        ``duplicates``: so many creations are made into two tasks each. ``shots_pending``: how many
+        shots of a task succeeded is not told yet.
+
         ``outage``: every connection is cut (``reset``) or every answer is ``503``; ``revoked``:
         the access key is refused. Both for the clients of AWS, until set to None and False.
         """
@@ -111,6 +114,10 @@ class AwsDouble:
     def release(self) -> None:
         """Let the tasks that wait in the queue run."""
         self.order("release")
+
+    def delete(self, arn: str) -> None:
+        """Forget a task; it was paid for all the same."""
+        self.order("delete", arn=arn)
 
     def device(self, arn: str, **changes: object) -> None:
         """Change a device."""

@@ -234,6 +234,8 @@ class Handler(BaseHTTPRequestHandler):
             account.settings.update(data)
         elif what == "release":
             account.release()
+        elif what == "delete":
+            account.delete(data["arn"])
         elif what == "device":
             account.devices[data.pop("arn")].update(data)
         elif what == "ledger":

@@ -132,6 +132,8 @@ class Handler(BaseHTTPRequestHandler):
             service.set(given)
         elif what == "release":
             service.release()
+        elif what == "delete":
+            service.delete(given["id"])
         elif what == "reset":
             service.reset()
         elif what == "stop":
@@ -253,6 +255,9 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(404, 1216, f"Backend {payload.get('backend')} not found")
         try:
             job = self.server.service.accept(payload)
+            if self.server.service.settings.duplicates > 0:
+                self.server.service.settings.duplicates -= 1
+                self.server.service.accept(payload)
         except ValueError as error:
             raise Refused(400, 1211, str(error)) from error
         return 200, {"id": job.id, "backend": job.backend, "private": False}
@@ -265,7 +270,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _job(self, job_id: str) -> Any:
         job = self.server.service.jobs.get(job_id)
-        if job is None:
+        if job is None or job.deleted:
             raise Refused(404, 1291, f"Job {job_id} not found")
         return job
 
@@ -277,13 +282,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _metrics(self, job_id: str) -> tuple[int, Any]:
         job = self._job(job_id)
-        done = job.status in FINAL
         return 200, {
             "timestamps": {"created": job.created, "running": job.running},
-            "usage": {
-                "status": "final" if done else "pending",
-                "qpu_charge_time_seconds": job.billed_s,
-            },
+            "usage": self.server.service.usage_of(job),
         }
 
     def _cancel(self, job_id: str) -> tuple[int, Any]:

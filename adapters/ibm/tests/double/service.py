@@ -14,6 +14,7 @@ from faults import Fault, Faults
 from quantum import Program, now
 from wiring import TOKEN
 
+NOTHING_YET = {"qpu_charge_time_seconds": 0}
 FINAL = ("Completed", "Failed", "Cancelled", "Cancelled - Ran too long")
 
 
@@ -46,6 +47,12 @@ class Settings:
     usage_consumed_s: float = 0.0
     plan: str = "open"
     pricing: str = "free"
+    usage_pending: bool = False
+    """What jobs were charged is not stated yet; applies at once, as the next two do."""
+    pending: Any = field(default_factory=lambda: {"status": "pending"} | NOTHING_YET)
+    """How that looks in the answer."""
+    duplicates: int = 0
+    """So many submissions are made into two jobs each, and answered with the first."""
     prompt: bool = False
     """Who asks for a job that runs is answered when it has ended: no clock has a part in it."""
     outage: str | None = None
@@ -69,6 +76,7 @@ class Job:
     polls: int = 0
     lists: int = 0
     released: bool = False
+    deleted: bool = False
     billed_s: float = 0.0
     running: str | None = None
     result: str = ""
@@ -174,6 +182,17 @@ class Service:
                 self._release(job)
         return job
 
+    def usage_of(self, job: Job) -> Any:
+        """As ``GET /jobs/{id}/metrics`` has it."""
+        if self.settings.usage_pending or job.status not in FINAL:
+            return self.settings.pending
+        return {"status": "final", "qpu_charge_time_seconds": job.billed_s}
+
+    def delete(self, job_id: str) -> None:
+        """Forget a job: it is neither listed nor answered for; it was paid for all the same."""
+        with self._lock:
+            self.jobs[job_id].deleted = True
+
     def poll(self, job: Job) -> dict[str, Any]:
         with self._lock:
             job.polls += 1
@@ -202,7 +221,7 @@ class Service:
         with self._lock:
             shown = []
             for job in reversed(self.jobs.values()):
-                if not set(tags) <= set(job.tags):
+                if not set(tags) <= set(job.tags) or job.deleted:
                     continue
                 job.lists += 1
                 age = time.monotonic() - job.accepted_at
