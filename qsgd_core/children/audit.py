@@ -12,8 +12,8 @@ import sys
 
 from qsgd_core.backend import Backend
 from qsgd_core.errors import BackendError, BackendGoneError, ConfigError, QSGDError
+from qsgd_core.isolate import describe
 from qsgd_core.jobs import JobHandle
-from qsgd_core.plugins.isolate import describe
 from qsgd_core.plugins.registry import default_registry
 from qsgd_core.schedule.audit.statement import ask
 from qsgd_core.schedule.failures import pack_error
