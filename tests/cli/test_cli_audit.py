@@ -11,7 +11,8 @@ import pytest
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.cli import main
 from qsgd_core.schedule.courier.courier import Courier
-from qsgd_core.schedule.ledger.ledger import OPEN, Ledger
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.ledger.states import OPEN
 from qsgd_core.settings import load_settings
 
 WORK = Workload((CircuitBatch(ansatz(2, 1), np.array([[0.2, 0.4], [0.1, 0.3]])),))

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.schedule.courier.courier import Courier
-from qsgd_core.schedule.ledger.ledger import OPEN, Ledger
+from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Job
+from qsgd_core.schedule.ledger.states import OPEN
 
 WORK = Workload((CircuitBatch(ansatz(2, 1), np.array([[0.2, 0.4], [0.1, 0.3]])),))
 PRICE = 1_000 + 2 * 16

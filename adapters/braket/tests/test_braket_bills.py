@@ -14,7 +14,8 @@ from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.schedule.audit.findings import FindingKind, book, compare
 from qsgd_core.schedule.audit.statement import ask
 from qsgd_core.schedule.courier.courier import Courier
-from qsgd_core.schedule.ledger.ledger import OPEN, Ledger
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.ledger.states import OPEN
 
 WORK = Workload((CircuitBatch(ansatz(2, 1), np.zeros((3, 2))),))
 SHOTS = 20

@@ -13,7 +13,8 @@ from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.schedule.audit.findings import FindingKind, book, compare
 from qsgd_core.schedule.audit.statement import ask
 from qsgd_core.schedule.courier.courier import Courier
-from qsgd_core.schedule.ledger.ledger import OPEN, Ledger
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.ledger.states import OPEN, LedgerState
 
 WORK = Workload((CircuitBatch(ansatz(2, 1, "chain"), np.zeros((3, 2))),))
 HELD = 6_000_000
@@ -127,7 +128,7 @@ def test_two_jobs_that_ibm_made_of_one_submission_are_found_and_paid_for(
     assert (double.ledger()["posts"], double.ledger()["asked"]) == (1, 2)
     assert spent(ledger) == (0, RAN, 0)
     assert audit(ledger, backend()) == [FindingKind.DUPLICATE]
-    (stray,) = ledger.jobs(states=["stray"])
+    (stray,) = ledger.jobs(states=[LedgerState.STRAY])
     go(ledger, courier, stray.tag)
     assert spent(ledger) == (0, 2 * RAN, 0)
     assert audit(ledger, backend()) == []

@@ -232,7 +232,6 @@ def audit(
 def _statements(ledger: Ledger, backend: str | None, since: float | None) -> list[Statement]:
     """What every service that the ledger's jobs were sent to says of them, and of others."""
     from qsgd_core.schedule.audit.asking import ask_service
-    from qsgd_core.schedule.ledger.bills import ENDED
 
     groups: dict[tuple[str, str], list[Job]] = {}
     for job in ledger.jobs():
@@ -252,7 +251,7 @@ def _statements(ledger: Ledger, backend: str | None, since: float | None) -> lis
                 json.loads(options),
                 since=begun if since is None else since,
                 tags=[job.tag for job in asked],
-                known=[job.handle for job in asked if job.handle and job.state in ENDED],
+                known=[job.handle for job in asked if job.handle and job.state.has_cost],
                 log=_log(f"audit of {name.replace('/', '-')}"),
             )
         )

@@ -8,9 +8,9 @@ from enum import StrEnum
 
 from qsgd_core.jobs import JobHandle
 from qsgd_core.schedule.audit.statement import Stated, Statement
-from qsgd_core.schedule.ledger.bills import ENDED
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Job
+from qsgd_core.schedule.ledger.states import LedgerState
 from qsgd_core.schedule.money import UNITS, Amount, say
 
 
@@ -128,7 +128,7 @@ def _look(backend: str, stated: Stated, job: Job | None, by_tag: dict[str, Job])
         )
     if tagged is None:
         kind = FindingKind.UNKNOWN
-    elif tagged.state == "submitting":
+    elif tagged.state is LedgerState.SUBMITTING:
         kind = FindingKind.IN_DOUBT
     else:
         kind = FindingKind.DUPLICATE if tagged.handle else FindingKind.TURNED_UP
@@ -137,7 +137,7 @@ def _look(backend: str, stated: Stated, job: Job | None, by_tag: dict[str, Job])
 
 
 def _of_known(job: Job, stated: Stated) -> FindingKind | None:
-    if job.state not in ENDED:
+    if not job.state.has_cost:
         return None  # its courier will see to it
     if stated.problem is not None:
         return FindingKind.GONE if stated.gone else FindingKind.UNASKED

@@ -23,8 +23,6 @@ ASK_S = (2.0, 3600.0)
 """First and longest wait before a vendor is asked again what a job cost."""
 ASK_FOR_S = 86400.0
 """For so long after a job's end it is asked again."""
-ENDED = ("settled", "failed")
-"""States of jobs that have a cost."""
 
 
 def provisional(hold: Amount, actual: Amount, limits: list[Cap], *, now: float) -> dict[str, Any]:
@@ -77,7 +75,7 @@ class Bills:
         """
         with self._database.write() as db:
             job = find_job(db, tag)
-            if job is None or job.state not in ENDED or not job.unstated:
+            if job is None or not job.state.has_cost or not job.unstated:
                 return None
             stated = {u: billed.of(u) for u in job.unstated if billed.of(u) is not None}
             if stated:
@@ -103,7 +101,7 @@ class Bills:
         """
         with self._database.write() as db:
             job = find_job(db, tag)
-            if job is None or job.state not in ENDED:
+            if job is None or not job.state.has_cost:
                 return False
             stated = {u: billed.of(u) for u in UNITS if billed.of(u) is not None}
             differs = {u: n for u, n in stated.items() if n != job.spent.of(u)}

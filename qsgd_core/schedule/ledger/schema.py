@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from qsgd_core.schedule.ledger import tables
 
-VERSION = 2
+VERSION = 3
 """The newest revision, and what :mod:`.tables` says."""
 _ONE_AT_A_TIME = threading.Lock()
 """Alembic keeps what it is at in its modules."""

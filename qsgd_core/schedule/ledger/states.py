@@ -60,6 +60,11 @@ class LedgerState(StrEnum):
         return self in (LedgerState.STORED, LedgerState.SETTLED)
 
     @property
+    def has_cost(self) -> bool:
+        """Whether it is over at the vendor, which says what it cost or will."""
+        return self in (LedgerState.SETTLED, LedgerState.FAILED)
+
+    @property
     def needs_the_service(self) -> bool:
         """Whether it can only be brought forward with an answer from the service."""
         return self in (LedgerState.SUBMITTING, LedgerState.SUBMITTED, LedgerState.STRAY)

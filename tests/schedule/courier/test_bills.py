@@ -14,7 +14,7 @@ from qsgd_core.jobs import Cost
 from qsgd_core.schedule.audit.findings import FindingKind, book, compare
 from qsgd_core.schedule.audit.statement import Statement, ask
 from qsgd_core.schedule.ledger.bills import ASK_FOR_S, ASK_S
-from qsgd_core.schedule.ledger.ledger import OPEN
+from qsgd_core.schedule.ledger.states import OPEN
 from qsgd_core.schedule.money import Amount
 
 

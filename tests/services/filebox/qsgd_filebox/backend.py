@@ -148,7 +148,7 @@ class Filebox(Backend):
 
     def _billed(self, job: Job) -> Cost | None:
         whole = self.vendor.clock() >= job["ended_at"] + self.options.usage_s
-        if job["silent"] or not (whole or job["understated"]):
+        if job["silent"] or not (whole or job.get("understated")):
             return None
         part = 1 if whole else 2
         return Cost(
