@@ -123,12 +123,6 @@ class BackendError(QSGDError):
         self.nothing_made = nothing_made
 
 
-def may_exist(error: Exception) -> bool:
-    """Whether the submission that raised this may have made a job all the same."""
-    made = isinstance(error, BackendError) and error.may_have_spent
-    return made or not getattr(error, "nothing_made", False)
-
-
 class AuthError(BackendError):
     """Credentials are missing, wrong, expired, or lack access."""
 

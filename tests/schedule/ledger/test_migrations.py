@@ -116,9 +116,7 @@ def test_money_in_flight_on_an_older_ledger_is_settled_and_nothing_is_paid_twice
     backend = Filebox(
         "filebox:x", FileboxOptions(**options), clock=lambda: now[0], sleep=lambda _: None
     )
-    courier = Courier(
-        ledger, backend, run="in-flight", clock=lambda: now[0], timer=lambda: now[0]
-    )
+    courier = Courier(ledger, backend, run="in-flight", clock=lambda: now[0], timer=lambda: now[0])
     for _ in range(20):
         courier.round()
         now[0] += 3_700.0
