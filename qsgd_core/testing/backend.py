@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import ClassVar
@@ -29,6 +30,8 @@ from qsgd_core.testing.processes import collect_elsewhere
 from qsgd_core.testing.report import COST
 
 UNITS = ("usd", "qpu_s", "shots")
+DAY_S = 86400.0
+"""More than two clocks differ by, whatever the time zone."""
 
 
 class BackendConformance(MeasuringConformance):
@@ -320,6 +323,34 @@ class BackendConformance(MeasuringConformance):
         assert job.result is not None
         result = backend.fetch(found[0])
         assert [digest(p) for p in result.parts] == [digest(p) for p in job.result.parts]
+
+    def test_the_list_of_all_jobs_has_each_once_with_its_tag(
+        self, backend: Backend, desk: Desk, job: Sent
+    ) -> None:
+        """``list_jobs`` has the job once it is found by its tag, and nothing that came before.
+
+        If this fails: give a handle with the whole tag for every job that carries your mark, go
+        through all pages, and leave out what was submitted before ``since``.
+        """
+        desk.find(job.handle.tag, at_least=1)
+        listed = backend.list_jobs(since=job.handle.submitted_at - DAY_S)
+        if listed is None:
+            pytest.skip("list_jobs() gives None: the service cannot list")
+        ids = [handle.job_id for handle in listed if handle.tag == job.handle.tag]
+        assert ids == [job.handle.job_id], "not exactly the one job under its tag"
+        assert backend.list_jobs(since=time.time() + DAY_S) == [], "jobs of before were listed"
+
+    def test_what_a_job_cost_can_be_asked_for_again(self, backend: Backend, job: Sent) -> None:
+        """``billed`` says after the end what the result or the status said, where it is known.
+
+        If this fails: take the amounts from the same place in ``billed``, ``status`` and ``fetch``.
+        """
+        later, first = backend.billed(job.handle), job.billed
+        if later is None or first is None:
+            pytest.skip("the vendor reports no bill")
+        for unit in UNITS:
+            now, before = getattr(later, unit), getattr(first, unit)
+            assert None in (now, before) or now == before, f"{unit}: {before}, then {now}"
 
     def test_a_tag_that_was_never_used_finds_nothing(self, backend: Backend, desk: Desk) -> None:
         """``find`` gives an empty list, and no job of another tag that begins alike.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.cli import main
+from qsgd_core.schedule.audit.findings import FindingKind
 from qsgd_core.schedule.courier.courier import Courier
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.states import OPEN
@@ -120,3 +123,16 @@ def test_a_cost_stated_late_is_shown_as_provisional_and_corrected_by_resume(
     (record,) = json.loads(capsys.readouterr().out)
     assert (record["cost_usd"], record["unstated"]) == (7e-6, [])
     assert spent(ledger) == (0, 7, 0)
+
+
+def test_every_command_of_the_page_runs(capsys, ledger, ran):
+    ran("r", faults={"duplicated": [0]})
+    page = (Path(__file__).parents[2] / "docs/auditing.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    codes = [main(shlex.split(line)[1:]) for line in lines]
+    before, after = codes[: codes.index(1) + 2], codes[codes.index(1) + 2 :]
+    assert before == [0, 1, 1]  # something is left to be booked, until the yes
+    assert after == [0, 0]
+    kinds = set(re.findall(r"^\| `([a-z ]+)` \|", page, flags=re.MULTILINE))
+    assert kinds == {str(kind) for kind in FindingKind}

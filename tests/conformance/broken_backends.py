@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from qsgd_core.errors import BackendError
-from qsgd_core.jobs import Bits, Cost, JobState, JobStatus, NoiseSnapshot, Quote, Result
+from qsgd_core.jobs import Bits, Cost, JobHandle, JobState, JobStatus, NoiseSnapshot, Quote, Result
 from qsgd_core.testing import BackendConformance
 from qsgd_kitqueue.backend import KitqueueBackend
 from qsgd_kitqueue.options import KitqueueOptions
@@ -127,6 +127,30 @@ class BilledAboveTheQuote(Good):
         return replace(super().fetch(handle), billed=Cost(usd=2.0))
 
 
+class BilledOtherwiseLater(Good):
+    def billed(self, handle):
+        return Cost(usd=5.0)
+
+
+class ListsOnlyItsMark(Good):
+    def list_jobs(self, *, since):
+        names = [path.stem for path in Path(OPTIONS["folder"]).glob("*.json")]
+        found = [(name, self._service.job(name)) for name in names]
+        return [
+            JobHandle(self.name, name, "qsgd", job["created"])
+            for name, job in found
+            if job["created"] >= since
+        ]
+
+
+class ListsWhatCameBefore(ListsOnlyItsMark):
+    def list_jobs(self, *, since):
+        return [
+            replace(handle, tag=self._service.job(handle.job_id)["tag"])
+            for handle in super().list_jobs(since=0.0)
+        ]
+
+
 class WorstCaseBelowTheExpected(Good):
     def quote(self, work, *, shots):
         quote = super().quote(work, shots=shots)
@@ -209,6 +233,9 @@ BROKEN = {
     KnowsItsJobsOnlyHere: "test_another_process_collects_the_result",
     EarlyFetchFails: "test_a_job_has_no_result_before_it_is_done",
     UnknownJobIsAKeyError: "test_a_job_that_does_not_exist_is_an_error",
+    BilledOtherwiseLater: "test_what_a_job_cost_can_be_asked_for_again",
+    ListsOnlyItsMark: "test_the_list_of_all_jobs_has_each_once_with_its_tag",
+    ListsWhatCameBefore: "test_the_list_of_all_jobs_has_each_once_with_its_tag",
     BilledAboveTheQuote: "test_the_bill_stays_within_the_quote",
     WorstCaseBelowTheExpected: "test_every_job_is_quoted",
     QuotesOneRow: "test_every_job_is_quoted",

@@ -34,9 +34,9 @@ LULL_S = 20.0
 """Longest wait for jobs to be sold; then the next kill falls all the same."""
 LEDGER_CALLS = (
     "add_intent", "reserve", "begin_submit", "not_sent", "doubt", "submitted", "store", "settle",
-    "fail", "refund", "stray",
+    "fail", "refund", "stray", "state", "settle_stray",
 )  # fmt: skip
-BACKEND_CALLS = ("quote", "submit", "status", "fetch", "find")
+BACKEND_CALLS = ("quote", "submit", "status", "fetch", "find", "billed")
 FORKS = multiprocessing.get_context("forkserver")
 """Processes that start in milliseconds: forked from one that has imported this module."""
 
@@ -209,10 +209,12 @@ class Graveyard:
 
     def check(self) -> None:
         """At any instant: what the vendor will bill ≤ reserved + spent ≤ cap, in every unit."""
-        jobs = self.vendor.jobs()  # first: the ledger only ever knows of more
+        known = self.vendor.jobs()  # first: the ledger only ever knows of more
+        jobs = [job for job in known if not job["by_itself"]]
         truth = {
             "micro_usd": sum(job["micro_usd"] for job in jobs),
             "shots": sum(job["executions"] for job in jobs),
+            "qpu_us": sum(job["qpu_us"] for job in jobs),
         }
         for cap in self.ledger.caps(BUDGET):
             assert truth[cap.unit] <= cap.reserved + cap.spent <= cap.cap

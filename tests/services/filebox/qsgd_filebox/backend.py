@@ -77,7 +77,8 @@ class Filebox(Backend):
         usd = (o.job_micro_usd + o.shot_micro_usd * executions) / 1e6 if o.priced else None
         qpu_s = (o.job_qpu_us + o.shot_qpu_us * executions) / 1e6
         cost = Cost(usd=usd, qpu_s=qpu_s, shots=executions)
-        return Quote(expected=cost, worst=cost, source="filebox")
+        worst = Cost(usd and usd * o.worst, qpu_s * o.worst, executions * o.worst)
+        return Quote(expected=cost, worst=worst, source="filebox")
 
     def submit(
         self, work: Workload, *, shots: int, tag: str, limit: Limit, seed: int | None = None
@@ -94,10 +95,19 @@ class Filebox(Backend):
             )
         if vendor.meets("dropped", n):
             raise TransientError("The connection broke.", retryable=True, may_have_spent=True)
-        for _ in range(1 + (vendor.meets("twice", n) or vendor.meets("duplicated", n))):
-            job = vendor.accept(
-                tag, pack_workload(work), shots=shots, rows=work.n_rows, seed=seed or 0, n=n
+        doubles = vendor.meets("twice", n) or vendor.meets("duplicated", n)
+        job, *_ = (
+            vendor.accept(
+                tag,
+                pack_workload(work),
+                shots=shots,
+                rows=work.n_rows,
+                seed=seed or 0,
+                n=n,
+                by_itself=by_itself,
             )
+            for by_itself in ((False, True) if doubles else (False,))
+        )
         self._sleep(self.options.after_s)
         if vendor.meets("lost", n) or vendor.meets("twice", n):
             raise TransientError("The connection broke.", retryable=True, may_have_spent=True)

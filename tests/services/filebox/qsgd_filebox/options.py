@@ -39,6 +39,7 @@ class FileboxOptions(BaseModel):
         faults: numbers of the submissions, counted from 0, that meet each fault.
         offline: ``resolve`` finds the device retired.
         bad_key: ``resolve`` is refused.
+        worst: what a job may cost at worst, in times of its price.
         priced: whether the price is known beforehand.
         max_rows: rows of one job.
         turned: radians by which the device turns every gate too far.
@@ -61,6 +62,7 @@ class FileboxOptions(BaseModel):
     faults: dict[Fault, list[int]] = Field(default_factory=dict)
     offline: bool = False
     bad_key: bool = False
+    worst: int = 1
     priced: bool = True
     max_rows: int | None = None
     turned: float = 0.0

@@ -39,8 +39,18 @@ class Vendor:
         """Whether this submission meets this fault."""
         return number in self.options.faults.get(fault, ())
 
-    def accept(self, tag: str, payload: bytes, *, shots: int, rows: int, seed: int, n: int) -> Job:
-        """Make a job; from here on it costs money."""
+    def accept(
+        self,
+        tag: str,
+        payload: bytes,
+        *,
+        shots: int,
+        rows: int,
+        seed: int,
+        n: int,
+        by_itself: bool = False,
+    ) -> Job:
+        """Make a job, which nobody may have asked for; from here on it costs money."""
         o = self.options
         factor = 3 if self.meets("overbilled", n) else 1
         executions = shots * rows
@@ -48,6 +58,7 @@ class Vendor:
         job = {
             "id": secrets.token_hex(6),
             "tag": tag,
+            "by_itself": by_itself,
             "accepted_at": self.clock(),
             "payload": base64.b64encode(payload).decode(),
             "shots": shots,
