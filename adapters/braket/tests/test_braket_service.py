@@ -151,7 +151,7 @@ class TestAWS(PaidServiceTests):
     def test_training_by_a_short_name_pays_for_what_one_refresh_takes(
         self, service, shell, backend, tasks
     ):
-        said = shell.succeed(backend, *DIGITS)
+        said = shell.succeed(backend, *DIGITS, "--shots", "128")
         assert len(service.bought()) == service.asked() == said["jobs"] == tasks
         assert said["sources"]["measured"] == 1.0
         assert said["cost_usd"] == pytest.approx(service.double.ledger()["paid_usd"])

@@ -168,6 +168,12 @@ class TestIBM(PaidServiceTests):
         run = Ledger(shell.ledger_url).run(shell.saved("run").config["run"])
         assert (run.backend, run.pinned) == ("ibm:least_busy", "ibm_fez")
 
+    @pytest.mark.slow
+    def test_a_job_that_has_run_when_it_turns_up_after_the_horizon_is_settled(
+        self, service, tmp_path
+    ):
+        self.check_a_late_job(service, tmp_path, ran=True)
+
     # --- with a courier process, on the machine's own clock --------------------------------------
 
     def test_trainer_and_courier_stopped_while_the_job_runs_go_on_where_they_were(
