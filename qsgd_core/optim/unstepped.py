@@ -46,9 +46,10 @@ class Unstepped:
 
     def stop(self) -> None:
         """A step was taken: all is well."""
+        if self._handles:
+            self._seen.clear()
         while self._handles:
             self._handles.pop().remove()
-        self._seen.clear()
 
     @torch.no_grad()
     def _look(self, param: torch.Tensor) -> None:

@@ -75,7 +75,7 @@ class Bucket:
         self._quick = dense and not members[0].param.is_complex()
         self._params = [m.param for m in members]
         self._spans = [(m.param, (k,)) for m, k in zip(members, self.own_lengths, strict=True)]
-        self._pointers: list[tuple[int, tuple[int, ...]]] = []
+        self._pointers: list[int] = []
         self._windows: list[torch.Tensor] | None = None
         self._staging: torch.Tensor | None = None
         self._staged: list[torch.Tensor] = []
@@ -93,7 +93,7 @@ class Bucket:
     def look(self) -> None:
         """Take note of parameters whose memory was replaced; call before reads and writes."""
         params = self._own_params()
-        pointers = [(p.data_ptr(), p.stride()) for p in params]
+        pointers = list(map(torch.Tensor.data_ptr, params))
         if pointers != self._pointers:
             self._pointers = pointers
             parts = zip(params, self.own_lengths, strict=True)

@@ -68,7 +68,7 @@ def add_terms(
         total = totals[i]
         if _adds(bucket, param_groups):
             if total is None and is_normalized(bucket, param_groups):
-                total = squares(bucket, _finite(q[i]), base)
+                total = squares(bucket, _finite(q[i].clone()), base)
             factor = factors(bucket, param_groups, total)
             term = q[i] * spread(bucket, factor)
             if found_inf is not None:
@@ -91,8 +91,8 @@ def add_terms(
 
 
 def _finite(values: torch.Tensor) -> torch.Tensor:
-    """0 for a weight that is infinite or NaN: it must not reach the sums of the others."""
-    return values.nan_to_num(0.0, 0.0, 0.0)
+    """0 in place of what is infinite or NaN, in place: it must not reach the sums of others."""
+    return values.nan_to_num_(0.0, 0.0, 0.0)
 
 
 def _adds(bucket: Bucket, param_groups: ParamGroups) -> bool:
@@ -116,7 +116,7 @@ def _totals(
     pairs = {}
     for i, bucket in enumerate(buckets):
         if _adds(bucket, param_groups):
-            pairs[i] = _finite(q[i]), _finite(bucket.read_params() - theta[i])
+            pairs[i] = _finite(q[i].clone()), _finite(bucket.read_params() - theta[i])
         elif passed is not None:
             pairs[i] = passed[i]
     for i, total in zip(

@@ -142,7 +142,8 @@ class Shadow:
         if found_inf is not None:
             self._skip(before, found_inf)
             base = [torch.where(found_inf.to(b.device) == 0, b, 0.0) for b in base]
-        return [(a - b, b) for a, b in zip(both, base, strict=True)]
+        pairs = [(a - b, b) for a, b in zip(both, base, strict=True)]
+        return [(x.nan_to_num(0.0, 0.0, 0.0), b.nan_to_num(0.0, 0.0, 0.0)) for x, b in pairs]
 
     def keep(self, state_dict: dict[str, Any], params: Sequence[torch.Tensor]) -> None:
         """Put the state into a state dict, beside the base optimizer's; ``params`` are its own.
