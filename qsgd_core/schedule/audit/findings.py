@@ -68,15 +68,16 @@ class Finding:
         """One line for people."""
         job = f"{self.handle.job_id} of {self.backend} (tag {self.handle.tag})"
         billed, booked = _say(self.billed), _say(self.booked or Amount())
+        cost = f"It cost {billed}." if billed else "What it cost is not known yet."
         return {
-            FindingKind.TURNED_UP: f"{job} exists, and the ledger had given it up: {billed}.",
-            FindingKind.DUPLICATE: f"{job} is a second job under one tag: {billed}.",
+            FindingKind.TURNED_UP: f"{job} exists, and the ledger had given it up. {cost}",
+            FindingKind.DUPLICATE: f"{job} is a second job under one tag. {cost}",
             FindingKind.LATE: f"{job} cost {billed}; it is booked at its hold, {booked}.",
             FindingKind.DIFFERENT: f"{job} cost {billed}; {booked} is booked.",
             FindingKind.IN_DOUBT: f"{job} is still being looked for: qsgd jobs resume {self.run}.",
             FindingKind.UNSTATED: f"{job} is booked at its hold, {booked}: the service has not "
             "said what it cost.",
-            FindingKind.UNKNOWN: f"{job} has our mark and is not on this ledger: {billed}.",
+            FindingKind.UNKNOWN: f"{job} has our mark and is not on this ledger. {cost}",
             FindingKind.GONE: f"{job} is not at the service any more; {booked} stays booked.",
             FindingKind.UNASKED: f"{job} could not be asked about: {self.problem}",
         }[self.kind]
@@ -152,4 +153,4 @@ def _of_known(job: Job, stated: Stated) -> FindingKind | None:
 def _say(amount: Amount) -> str:
     known = [(unit, amount.of(unit)) for unit in UNITS]
     said = [say(unit, n) for unit, n in known if n is not None]
-    return ", ".join(said) or "the service does not say what it cost"
+    return ", ".join(said)

@@ -563,7 +563,7 @@ class Scheduler:
                     self._greet()
                     self._line.send(Frame("finish", {"step": self._step}))
                 for frame in frames:
-                    if frame.kind in ("account", "noted", "snapshot", "finished"):
+                    if frame.kind in ("account", "noted", "snapshot", "event", "finished"):
                         getattr(self, f"_on_{frame.kind}")(frame)
         except BackendError:  # no courier can be had; the ledger keeps what there is
             return

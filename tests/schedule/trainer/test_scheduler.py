@@ -718,3 +718,14 @@ def test_the_status_accounts_for_everything(stage):
     (cap,) = status["caps"]
     assert (cap["budget"], cap["spent"]) == (BUDGET, 2 * PRICE)
     assert ROWS * SHOTS == 16
+
+
+def test_at_a_runs_end_what_the_vendor_made_by_itself_is_found_told_and_paid_for(stage):
+    stage.have(faults={"duplicated": [0]}, usage_s=0.5)
+    scheduler = stage.scheduler(Sync())
+    stage.go(scheduler, range(2), every=10)
+    assert stage.truth == 2 * PRICE
+    scheduler.close(finished=True)
+    (said,) = stage.said("audit")
+    assert "is a second job under one tag" in said
+    assert sum(stage.account) == stage.truth
