@@ -36,7 +36,8 @@ class StepTaken(Event):
     Attributes:
         effect_size: 0-dim tensor, RMS(lr·λ·Q)/RMS(base step) of this step; None if no term, or
             if nobody knows what the base optimizer made of it.
-        source: where s came from: measured, tracked, nominal, random, zero or exact.
+        source: where s came from: measured, tracked, nominal, random, zero or exact; held where
+            it is one that an earlier step measured or computed.
     """
 
     effect_size: Any = None

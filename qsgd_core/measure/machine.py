@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from qsgd_core.installed import version
+
 
 def describe_machine() -> dict[str, Any]:
     """Versions, threads and processor, plain JSON values."""
     return {
+        "qsgd-core": version("qsgd-core") or "a checkout that was never installed",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torch build": torch.version.git_version,
@@ -25,11 +28,11 @@ def describe_machine() -> dict[str, Any]:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is not as it was: ``threads 4 then, 1 now``."""
+    """What is not as it was: ``threads 4 then, 1 now``; of what was not noted then, nothing."""
     return [
         f"{name} {then.get(name)} then, {value} now"
         for name, value in now.items()
-        if then.get(name) != value
+        if name in then and then[name] != value
     ]
 
 

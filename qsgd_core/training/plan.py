@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
+from qsgd_core.errors import BackendError
 from qsgd_core.settings import load_settings
 from qsgd_core.task import Task
 from qsgd_core.training.config import TrainConfig, resolve, total_steps
+from qsgd_core.training.loop.session import Parts
 from qsgd_core.training.setup import assemble
 
 
@@ -25,7 +26,8 @@ class Plan:
         coordinates: coordinates it touches in them.
         blocks: circuits of one refresh.
         block_sizes: number of blocks by number of qubits.
-        refreshes: how often s is refreshed in the whole run; None if unknown.
+        refreshes: how often s is measured in the whole run, within its budget and by its policy,
+            as ``qsgd estimate`` says; None if unknown.
         first_circuit: OpenQASM 3 of the largest block's circuit; None for a classical rule.
     """
 
@@ -51,14 +53,12 @@ def plan(task: Task, config: TrainConfig) -> Plan:
 
     Raises:
         ConfigError: whatever would stop the run at its start.
+        BudgetError: the budget does not pay for one job.
     """
     parts = assemble(task, resolve(config, task.defaults, load_settings()))
     full = parts.config
     term = parts.term.qsgd_describe()
     steps = total_steps(full, parts.built.train_loader)
-    idle = full.term.quantum_weight == 0
-    every = full.to_dict()["every"] or 1
-    refreshes = None if steps is None else 0 if idle else math.ceil(steps / every)
     circuit = term.first_circuit
     return Plan(
         task=task.name,
@@ -69,6 +69,15 @@ def plan(task: Task, config: TrainConfig) -> Plan:
         coordinates=term.n_coordinates,
         blocks=term.n_blocks,
         block_sizes=term.block_sizes,
-        refreshes=refreshes,
+        refreshes=_refreshes(parts, steps),
         first_circuit=None if circuit is None else circuit.to_qasm3(),
     )
+
+
+def _refreshes(parts: Parts, steps: int | None) -> int | None:
+    if steps is None or parts.config.term.quantum_weight == 0:
+        return None if steps is None else 0
+    try:
+        return parts.term.qsgd_estimate(steps).refreshes
+    except BackendError:  # a service that cannot be asked now: the rest of the plan holds
+        return None

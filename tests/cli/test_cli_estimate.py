@@ -96,6 +96,19 @@ def test_a_run_is_counted_and_priced_and_nothing_is_sent_or_written(estimate, ve
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("line", "refreshes"),
+    [(["--budget", "$0.015"], 12), (["--policy", "twin"], 0), (["--quantum-weight", "0"], 0)],
+)
+def test_a_dry_run_counts_refreshes_as_the_estimate_does(vendor, capsys, tmp_path, line, refreshes):
+    line = [*filebox_line(vendor), *line, "--shots", "50", "--max-steps", "100", "--epochs", "50"]
+    assert main(["train", TASK, *line, "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["steps"], plan["refreshes"]) == (100, refreshes)
+    assert not list(vendor.glob("jobs/*"))
+    assert not (tmp_path / "home").exists()
+
+
 def test_without_a_budget_it_is_the_default_one(estimate):
     found = estimate("--steps", "100", "--shots", "50")
     assert (found["budget"], found["unit"], found["cap"]) == ("default-usd", "micro_usd", 10**7)

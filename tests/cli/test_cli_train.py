@@ -17,7 +17,7 @@ KEYS = [
     "task", "backend", "perturbation", "quantum_weight", "n_qubits", "depth", "scope", "inject",
     "seed", "epochs", "steps", "loss", "accuracy", "effect_size", "sources", "wall_s", "run_dir",
 ]  # fmt: skip
-SOURCES = {"measured", "tracked", "nominal", "random", "zero", "exact"}
+SOURCES = {"measured", "held", "tracked", "nominal", "random", "zero", "exact"}
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +92,20 @@ def test_without_a_term_all_shares_and_the_effect_size_are_zero(capsys):
     said = run_json(capsys, TASK, "--quantum-weight", "0")
     assert said["effect_size"] == {"mean": 0, "max": 0}
     assert said["sources"] == dict.fromkeys(SOURCES, 0)
+
+
+@pytest.mark.parametrize(("backend", "source"), [("sampled", "measured"), ("exact", "exact")])
+def test_steps_that_hold_an_earlier_result_are_not_said_to_have_measured_one(
+    capsys, backend, source
+):
+    line = ["--backend", backend, "--perturbation", "circuit", "--every", "5"]
+    said = run_json(capsys, TASK, *line, "--run-dir", "run")
+    shares = {name: share for name, share in said["sources"].items() if share}
+    assert shares == {source: 0.2, "held": 0.8}
+    assert main(["report", "run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sources"] == said["sources"]
+    assert main(["train", "--resume", "run"]) == 0
+    assert "held from an earlier step in 80 % of steps" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_same_seed_twice_gives_the_same_file_of_metrics(capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from dataclasses import replace
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
@@ -378,6 +379,11 @@ def test_what_runs_beside_the_loop_is_ended_even_if_training_fails(
     with pytest.raises(TypeError):
         train(task, config, run_dir=tmp_path / "fails")
     assert closed == [True, False]
+
+
+def test_a_runs_record_names_the_version_that_it_was_trained_with(whole):
+    config = json.loads((whole / "config.json").read_text())
+    assert config["environment"]["qsgd-core"] == version("qsgd-core")
 
 
 # --- metrics -------------------------------------------------------------------------------------

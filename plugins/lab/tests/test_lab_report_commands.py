@@ -111,5 +111,6 @@ def test_a_replay_is_repeated_and_a_task_without_a_name_has_no_line():
     replayed = Record("t", None, TrainConfig(replay="/runs/a b/record.sqlite"), {})
     assert train_command(replayed) == "qsgd train --replay '/runs/a b/record.sqlite'"
     assert train_command(Record("t", None, TrainConfig(), {})) is None
-    given = train_command(Record("t", "s.py:f", TrainConfig(), {}, data="/data"))
-    assert given == "qsgd train s.py:f --data /data"
+    given = train_command(Record("t", "s.py:f", TrainConfig(), {}, data="/data")) or ""
+    assert given.startswith("qsgd train s.py:f --data /data --optimizer adamw ")
+    assert given.endswith(" --seed 0")

@@ -16,6 +16,7 @@ from qsgd_core.training.plan import Plan
 
 SOURCES = {
     "measured": "measured on the backend",
+    "held": "held from an earlier step",
     "tracked": "predicted by a model that measurements correct",
     "nominal": "predicted by a model that nothing has corrected",
     "random": "drawn at random",

@@ -26,7 +26,7 @@ from qsgd_core.seeds import RunSeed
 class Modulation:
     """s of each bucket's coordinates, (L,) in the bucket's dtype and on its device; its origin.
 
-    ``source`` is measured, tracked, nominal, random, zero or exact.
+    ``source`` is measured, held, tracked, nominal, random, zero or exact.
     """
 
     values: list[torch.Tensor]

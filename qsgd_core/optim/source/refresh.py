@@ -39,8 +39,9 @@ def modulate(
     step = record.steps
     k = 1 if source.every is None else at_step(source.every, step, "every")
     due = record.asked_at is None or record.asked_at <= step - k
-    if not due and (held := _held(record, state, buckets)):
-        return held, False
+    if not due and (values := _held(record, state, buckets)) is not None:
+        # A paid run's scheduler has words of its own for what lies between two refreshes.
+        return Modulation(values, "held" if source.paid is None else record.measured), False
     theta, grad = gather(buckets, theta, grad)
     if not source.cheap and not _worth_measuring(grad):
         return Modulation([torch.zeros_like(g) for g in grad], "zero"), False
@@ -52,10 +53,9 @@ def modulate(
     return modulation, k > 1
 
 
-def _held(record: Record, state: State, buckets: Sequence[Bucket]) -> Modulation | None:
+def _held(record: Record, state: State, buckets: Sequence[Bucket]) -> list[torch.Tensor] | None:
     """The last measurement, unless a tensor that has a gradient now was not in it."""
-    values = None if record.measured_at is None else read_held(state, buckets)
-    return None if values is None else Modulation(values, record.measured)
+    return None if record.measured_at is None else read_held(state, buckets)
 
 
 def _worth_measuring(grad: Sequence[torch.Tensor]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-SOURCES = ("measured", "tracked", "nominal", "random", "zero", "exact")
+SOURCES = ("measured", "held", "tracked", "nominal", "random", "zero", "exact")
 """Where a step's modulation can have come from."""
 
 

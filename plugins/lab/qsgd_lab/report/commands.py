@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qsgd_core.cli.commands.train import train
-from qsgd_core.training.config import TrainConfig
 from qsgd_core.training.folder.folder import Record
 from qsgd_lab.compare.plan import ArmPlan, Plan
 from qsgd_lab.compare.planning import FOLLOWED
@@ -25,6 +24,7 @@ _OPTIONS = {
 def train_command(record: Record) -> str | None:
     """``qsgd train …`` with every setting of the run that has a flag; the task knows the others.
 
+    Those that were nobody's wish too: defaults are another version's, or another task's, later.
     A replay is repeated from its record. None for a task that was handed over in Python.
     """
     config = record.config
@@ -34,11 +34,10 @@ def train_command(record: Record) -> str | None:
         return None
     words = ["qsgd", "train", record.source, *_flag("data", record.data)]
     flags = inspect.signature(train).parameters
-    default = TrainConfig().to_dict()
     for name, value in config.to_dict().items():
         if name in _OPTIONS:
             words += _options(_OPTIONS[name], value)
-        elif name in flags and value != default[name]:
+        elif name in flags:
             words += _flag(name, value)
     return shlex.join(words)
 
