@@ -9,7 +9,7 @@ import typer
 
 from qsgd_core.cli.options import Debug, Json
 from qsgd_core.cli.show.output import print_json, quiet_stdout
-from qsgd_core.cli.show.words import duration
+from qsgd_core.cli.show.words import dollars, duration
 from qsgd_core.errors import ConfigError
 from qsgd_core.plugins.options import parse_options
 from qsgd_core.settings import load_settings
@@ -198,7 +198,7 @@ def _paid_rows(found: Forecast) -> list[tuple[str, str]]:
     cap = say(found.unit, found.cap) + _if(taken, f", {say(found.unit, taken)} of it taken")
     named = _if(not _is_amount(found.budget or ""), f"{found.budget}: ")
     measured = f"{found.refreshes:,} of {found.steps:,} ({100 * found.share_measured:.3g} %)"
-    money = "dollars unknown" if found.cost_usd is None else f"${found.cost_usd:,.2f}"
+    money = "dollars unknown" if found.cost_usd is None else dollars(found.cost_usd)
     time = "" if found.qpu_s is None else f", {found.qpu_s:,.1f} s of QPU time"
     return [
         ("budget", named + cap + frozen),
@@ -226,7 +226,7 @@ def _is_amount(budget: str) -> bool:
 
 def price_of_one(found: Forecast) -> str:
     """What one refresh is expected to cost, in words."""
-    said = [] if found.refresh_usd is None else [f"${found.refresh_usd:,.2f}"]
+    said = [] if found.refresh_usd is None else [dollars(found.refresh_usd)]
     said += [] if found.refresh_qpu_s is None else [f"{found.refresh_qpu_s:,.2f} s of QPU time"]
     return " and ".join(said) or "price unknown"
 

@@ -88,7 +88,8 @@ def about(found: Report) -> list[tuple[str, str]]:
         )
     if found.effect_size is not None:
         mean, most = found.effect_size["mean"], found.effect_size["max"]
-        rows.append(("effect size", f"{percent(mean)} on average, {percent(most)} at most"))
+        known = f"{percent(mean)} on average, {percent(most)} at most"
+        rows.append(("effect size", "not finite, or not known" if mean is None else known))
     used = [f"{name} {100 * share:.3g} %" for name, share in found.sources.items() if share]
     rows.append(("sources of s", ", ".join(used) or "none: no step had a term"))
     if found.hardware is None:

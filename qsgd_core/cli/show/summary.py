@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qsgd_core.cli.show.words import number, percent
+from qsgd_core.cli.show.words import dollars, number, percent
 from qsgd_core.training.folder.summary import Summary
 from qsgd_core.training.loop.rate import describe
 from qsgd_core.training.plan import Plan
@@ -91,7 +91,7 @@ def describe_spending(spending: Mapping[str, Any]) -> str:
     """What the run's jobs have cost, with what the vendor does not say left unsaid."""
     usd, qpu_s = spending["cost_usd"], spending["qpu_s"]
     said = [f"{spending['jobs']} jobs", f"{spending['shots'] or 0:,} shots"]
-    said.append("price unknown" if usd is None else f"${usd:,.2f}")
+    said.append("price unknown" if usd is None else dollars(usd))
     if qpu_s is not None:
         said.append(f"{qpu_s:.1f} s of QPU time")
     return ", ".join(said)
