@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from qsgd_core.errors import ConfigError
 from qsgd_core.integrations.readings import readings
 from qsgd_core.optim.attach import Attachment, attach, attached
-from qsgd_core.optim.config import TermConfig
+from qsgd_core.optim.config import TermArguments, TermConfig
 from qsgd_core.optim.counters import RECORD_KEY
 from qsgd_core.optim.term.effect import Stats
 
@@ -122,9 +121,9 @@ class QSGDCallback(TrainerCallback):  # type: ignore[misc]  # mypy does not read
 
 
 def _checked(term: Mapping[str, Any]) -> dict[str, Any]:
-    known = inspect.signature(attach).parameters
+    known = (*TermArguments.__annotations__, "named_parameters")
     for name in term:
-        if name not in known or name == "optimizer":
+        if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean {close[0]!r}?" if close else "See help(qsgd_core.attach)."
             raise ConfigError(f"QSGDCallback: attach() has no argument {name!r}. {hint}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qsgd_core.optim.describe import Description
 from qsgd_core.optim.engine import Engine
+from qsgd_core.optim.source.build import Origin
 from qsgd_core.optim.term.effect import Stats
 
 if TYPE_CHECKING:
@@ -17,6 +18,11 @@ class HasTerm:
     """Readings, forecast and end of a term: of :class:`~qsgd_core.QSGD` and of an attachment."""
 
     _term: Engine
+
+    @property
+    def origin(self) -> Origin:
+        """The backend and perturbation that were chosen, as logs and checkpoints have them."""
+        return self._term.origin
 
     def qsgd_stats(self) -> Stats:
         """Steps, effect size and sources so far. Synchronises the device."""
