@@ -182,12 +182,21 @@ class Result:
     calibration_stamp: str | None = None
     billed: Cost | None = None
 
-    def expectations(self, work: Workload) -> list[NDArray[np.float64]]:
+    def expectations(self, work: Workload, *, of: str | None = None) -> list[NDArray[np.float64]]:
         """⟨observables⟩ of each batch, float64 (B, n_observables), in the workload's order.
 
+        Args:
+            work: what was asked for.
+            of: who gave the result, for the message of an error.
+
         Raises:
-            ResultCorruptError: the parts do not fit the workload.
+            ResultCorruptError: the parts do not fit the workload, or hold what cannot be.
         """
+        if of is not None:
+            try:
+                return self.expectations(work)
+            except ResultCorruptError as error:
+                raise ResultCorruptError(f"{of} gave a wrong result. {error}") from None
         if len(self.parts) != len(work.batches):
             raise ResultCorruptError(
                 f"A workload of {len(work.batches)} batches got {len(self.parts)} results."

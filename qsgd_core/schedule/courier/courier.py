@@ -394,7 +394,8 @@ class Courier:
             )
         try:
             result = self._backend.fetch(job.handle)
-            result.expectations(self._ledger.workload(job.tag))  # raises unless it fits
+            who = f"Backend {job.backend!r}"
+            result.expectations(self._ledger.workload(job.tag), of=who)  # raises unless it fits
         except (JobFailedError, ResultCorruptError) as error:
             if error.retryable:
                 raise
