@@ -25,4 +25,5 @@ att = qsgd.attach(sgd, quantum_weight=0.5, perturbation="circuit", depth=2)
 sgd.zero_grad()
 torch.nn.functional.cross_entropy(model(x), y).backward()
 sgd.step()
-print(f"on SGD it was {att.qsgd_stats().effect_size:.2%}; s came from {att.origin.backend!r}")
+measured_on = att.qsgd_describe().backend
+print(f"on SGD it was {att.qsgd_stats().effect_size:.2%}; s came from {measured_on!r}")
