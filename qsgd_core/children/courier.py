@@ -22,7 +22,7 @@ from qsgd_core.schedule.courier.desk import Desk
 from qsgd_core.schedule.failures import pack_error
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Run
-from qsgd_core.schedule.messages import Decoder, Frame
+from qsgd_core.schedule.messages import Decoder, Frame, Ready, Stopped
 from qsgd_core.schedule.trainer.process import CHUNK
 
 logger = logging.getLogger("qsgd_core.courier")
@@ -56,7 +56,7 @@ def _serve(ledger: Ledger, name: str, parent: Parent, *, once: bool) -> None:
         backend = _look(ledger, ledger.run(name))
         courier = Courier(ledger, backend, run=name, submit=not once)
         desk = Desk(ledger, backend, courier, run=name)
-        parent.tell(Frame("ready"))
+        parent.tell(Ready().to_frame())
         while True:
             for frame in parent.heard():
                 desk.take(frame)
@@ -80,7 +80,7 @@ def _serve(ledger: Ledger, name: str, parent: Parent, *, once: bool) -> None:
             "the ledger: see qsgd jobs list."
         )
     ledger.stopped(name, stop)
-    parent.tell(Frame("stopped", {"error": pack_error(stop)}))
+    parent.tell(Stopped(pack_error(stop)).to_frame())
     raise SystemExit(1)
 
 

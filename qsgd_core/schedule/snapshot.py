@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsgd_core.circuits import Workload
-from qsgd_core.schedule.messages import Frame
+from qsgd_core.schedule.messages import Frame, Message
 from qsgd_core.schedule.twin.twin import Estimate, Twin
 from qsgd_core.seeds import derive_seed
 
@@ -19,7 +19,7 @@ Rung: TypeAlias = Literal["measured", "tracked", "nominal", "random", "zero"]
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
+class Moment(Message, kind="moment"):
     """When something was measured: step, seconds since the epoch, angles (B, n_slots) a batch."""
 
     step: int
@@ -46,7 +46,7 @@ class Moment:
 
 
 @dataclass(frozen=True, eq=False)
-class Snapshot:
+class Snapshot(Message, kind="snapshot"):
     """One state of the scheduler, as a step uses it.
 
     Attributes:

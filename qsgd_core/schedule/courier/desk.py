@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qsgd_core.backend import Backend
 from qsgd_core.circuits import Workload
-from qsgd_core.errors import QSGDError
+from qsgd_core.errors import QSGDError, ResultCorruptError
 from qsgd_core.jobs import Quote
 from qsgd_core.schedule.courier.courier import Courier
 from qsgd_core.schedule.courier.refreshes import Refresh, tag
@@ -30,7 +29,24 @@ from qsgd_core.schedule.ledger.accounts import Cap
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Job
 from qsgd_core.schedule.ledger.states import OPEN, LedgerState
-from qsgd_core.schedule.messages import Frame, read_workload
+from qsgd_core.schedule.messages import (
+    Account,
+    Answer,
+    Applied,
+    Ask,
+    Finish,
+    Finished,
+    Frame,
+    Happened,
+    Message,
+    News,
+    Noted,
+    Open,
+    Opened,
+    QuoteAsked,
+    Refused,
+    read_message,
+)
 from qsgd_core.schedule.money import Amount
 from qsgd_core.schedule.packing.pieces import sites_in_turns
 from qsgd_core.schedule.packing.tiles import pack
@@ -77,7 +93,7 @@ class Desk:
         self._clock = clock
         self._timer = timer
         self._out: list[Frame] = []
-        self._open: dict[str, Any] = {}
+        self._open: Open | None = None
         self._record: RecordWriter | None = None
         self._teacher = Teacher("hold")
         self._learned: set[int] = set()
@@ -92,83 +108,101 @@ class Desk:
         self._finishing = False
         self._later: list[Callable[[], None]] = []
 
+    @property
+    def _trainer(self) -> Open:
+        """Where the trainer has said that it stands."""
+        assert self._open is not None  # noqa: S101  nothing else is listened to before
+        return self._open
+
     # -- what the trainer says -------------------------------------------------------------
 
     def take(self, frame: Frame) -> None:
-        """Act on a frame; what there is to say about it comes with :meth:`news`."""
-        logger.debug("heard %s %s", frame.kind, frame.values)
-        if not self._open and frame.kind != "open":  # meant for an earlier courier; all is resent
-            return
-        act = getattr(self, f"_on_{frame.kind}", None)
-        if act is not None:
-            act(frame)
+        """Act on a message; what there is to say about it comes with :meth:`news`.
 
-    def _on_open(self, frame: Frame) -> None:
+        Raises:
+            ConfigError: the trainer speaks another version of the protocol.
+            ResultCorruptError: it is no message to a courier.
+        """
+        message = read_message(frame)
+        logger.debug("heard %s", message)
+        if self._open is None and not isinstance(message, Open):
+            return  # meant for an earlier courier; all is said again
+        match message:
+            case Open():
+                self._on_open(message)
+            case QuoteAsked():
+                self._on_quote(message)
+            case Ask():
+                self._on_ask(message)
+            case Applied():
+                self._on_applied(message)
+            case Happened(what=what, message=words, step=step):
+                if self._record is not None:
+                    self._record.event(step, what, words)
+            case Finish():
+                self._on_finish()
+            case News():
+                pass  # to wake up is all there is to do
+            case _:
+                raise ResultCorruptError(f"A courier is not told {frame.kind!r}.")
+
+    def _on_open(self, asked: Open) -> None:
         """A trainer that starts, comes back, or has a new courier."""
-        self._open = dict(frame.values)
-        self._learned = set(self._open["learned"])
-        if self._open["record"] is not None:
+        self._open = asked
+        self._learned = set(asked.learned)
+        if asked.record is not None:
             if self._record is None:
-                self._record = RecordWriter(Path(self._open["record"]), clock=self._clock)
-            header = self._open["header"] | {"pinned": self._backend.name}
-            self._record.begin(header, step=self._open["step"])
-        last = (
-            Snapshot.from_frame(Frame.decode(frame.arrays[0].tobytes())) if frame.arrays else None
-        )
-        self._teacher = Teacher(self._open["between"], last)
+                self._record = RecordWriter(Path(asked.record), clock=self._clock)
+            header = asked.header | {"pinned": self._backend.name}
+            self._record.begin(header, step=asked.step)
+        last = asked.latest
+        snapshot = None if last is None else Snapshot.from_frame(Frame.decode(last.tobytes()))
+        self._teacher = Teacher(asked.between, snapshot)
         alive = (*OPEN, LedgerState.SETTLED)
         steps = {job.step for job in self._ledger.jobs(run=self._run, states=alive)}
         ahead: set[int] = set()
-        if self._open["waits"]:  # it asks again when it comes to them: each step has its own s
-            ahead = {step for step in steps - self._learned if step >= self._open["step"]}
+        if asked.waits:  # it asks again when it comes to them: each step has its own s
+            ahead = {step for step in steps - self._learned if step >= asked.step}
         for step in sorted(steps - ahead - self._learned - set(self._pending)):
             self._pick_up(step, again=False)
         asked_at = max(steps - ahead, default=None)
-        self._out.append(Frame("opened", {"asked_at": asked_at, "ahead": sorted(ahead)}))
+        self._say(Opened(asked_at, sorted(ahead)))
 
-    def _on_quote(self, frame: Frame) -> None:
+    def _on_quote(self, asked: QuoteAsked) -> None:
         """What a refresh would cost, and the twin before any result."""
         try:
-            work = read_workload(frame.values["work"], frame.arrays)
-            self._look_at(work, frame.values["shots"])
+            self._look_at(asked.work, asked.shots)
         except QSGDError as error:
             if may_work_later(error):
-                self._again_later(lambda: self._on_quote(frame), error)
+                self._again_later(lambda: self._on_quote(asked), error)
             else:
-                self._out.append(Frame("refused", {"error": pack_error(error)}))
+                self._say(Refused(pack_error(error)))
             return
         if self._teacher.nominal is not None:
-            self._out.append(self._teacher.nominal.to_frame())
-        self._out.append(self._account())
+            self._say(self._teacher.nominal)
+        self._say(self._account())
 
-    def _on_ask(self, frame: Frame) -> None:
+    def _on_ask(self, ask: Ask) -> None:
         """A refresh: its jobs go on the ledger, with the question."""
-        step = frame.values["step"]
-        self._planned = frame.values["planned"]
-        if step in self._pending:
+        self._planned = ask.planned
+        if ask.step in self._pending:
             return
-        if step in self._learned:  # its answer may have been lost together with a courier
-            self._out.append(_answer(step))
-        elif not self._pick_up(step, again=True):
-            self._pend(frame, again=False)
+        if ask.step in self._learned:  # its answer may have been lost together with a courier
+            self._say(Answer(ask.step))
+        elif not self._pick_up(ask.step, again=True):
+            self._pend(ask, again=False)
 
-    def _on_applied(self, frame: Frame) -> None:
+    def _on_applied(self, new: Applied) -> None:
         """The trainer uses a snapshot from a step on."""
-        step, refresh = frame.values["step"], frame.values["refresh"]
         if self._record is not None:
-            self._record.applied(step, frame.arrays[0].tobytes(), tiles=frame.values["tiles"])
-        self._out.append(Frame("noted", {"step": step}))
-        if refresh is not None:
+            self._record.applied(new.step, new.snapshot.tobytes(), tiles=new.tiles)
+        self._say(Noted(new.step))
+        if new.refresh is not None:
             done = (LedgerState.SETTLED,)
-            for job in self._ledger.jobs(run=self._run, step=refresh, states=done):
-                self._ledger.consume(job.tag, step)
+            for job in self._ledger.jobs(run=self._run, step=new.refresh, states=done):
+                self._ledger.consume(job.tag, new.step)
 
-    def _on_event(self, frame: Frame) -> None:
-        """Something happened on the trainer's side that belongs into the record."""
-        if self._record is not None:
-            self._record.event(frame.values["step"], frame.values["what"], frame.values["message"])
-
-    def _on_finish(self, frame: Frame) -> None:
+    def _on_finish(self) -> None:
         """The run is over: what waits in a queue is of no use any more."""
         self._courier.cancel_queued()
         self._courier.lift_guard()
@@ -185,10 +219,10 @@ class Desk:
             retry()
         for refresh in list(self._pending.values()):
             self._see_to(refresh)
-        if changed and not self._open:
-            self._out.append(Frame("news"))
+        if changed and self._open is None:
+            self._say(News())
         if changed or self._caps() != self._told:
-            self._out.append(self._account())
+            self._say(self._account())
         if changed:
             for message in self._courier.overruns():
                 self._event("overrun", message)
@@ -203,28 +237,28 @@ class Desk:
     def _caps(self) -> list[Cap]:
         return self._ledger.caps(self._budget) if self._budget is not None else []
 
-    def _account(self) -> Frame:
+    def _say(self, message: Message) -> None:
+        self._out.append(message.to_frame())
+
+    def _account(self) -> Account:
         """Where the money stands."""
         self._told = self._caps()
         if self._record is not None:
             self._record.account([asdict(cap) for cap in self._told], self._planned)
-        return Frame(
-            "account",
-            {
-                "caps": [asdict(cap) for cap in self._told],
-                "quote": None if self._quote is None else asdict(self._quote),
-                "shots": self._shots,
-                "tiles": self._tiles,
-                "queue_s": self._ledger.queue_times(self._backend.name, most=31),
-                "backend": self._backend.name,
-            },
+        return Account(
+            caps=[asdict(cap) for cap in self._told],
+            quote=None if self._quote is None else asdict(self._quote),
+            shots=self._shots,
+            tiles=self._tiles,
+            queue_s=self._ledger.queue_times(self._backend.name, most=31),
+            backend=self._backend.name,
         )
 
     def _finish(self) -> None:
         """Once nothing is being cancelled any more: what is left runs on."""
         left = self._ledger.jobs(run=self._run, states=OPEN)
         if all(job.cancel_asked is None for job in left):
-            self._out.append(Frame("finished", {"left": [job.tag for job in left]}))
+            self._say(Finished([job.tag for job in left]))
             self._finishing = False
 
     def _tell_trouble(self) -> None:
@@ -240,7 +274,7 @@ class Desk:
         logger.warning("%s", message)
         if self._record is not None:
             self._record.event(None, what, message)
-        self._out.append(Frame("event", {"what": what, "message": message}))
+        self._say(Happened(what, message))
 
     def _again_later(self, retry: Callable[[], None], error: QSGDError) -> None:
         """The service does not answer for the moment."""
@@ -252,13 +286,13 @@ class Desk:
 
     def _look_at(self, work: Workload, shots: int | None) -> None:
         """Price, tiles and nominal twin for blocks like these."""
-        way = best_way(self._backend, work, shots=shots, tiles=self._open["tiles"])
+        way = best_way(self._backend, work, shots=shots, tiles=self._trainer.tiles)
         self._shots, self._tiles, self._quote = way.shots, way.tiles, _total(way.quotes)
         price = f"{self._quote.expected} expected, {self._quote.worst} at worst"
         require_affordable_size(work.n_rows, price)
-        self._budget = self._courier.budget_for(self._open["budget"], self._quote)
+        self._budget = self._courier.budget_for(self._trainer.budget, self._quote)
         if self._teacher.nominal is None:
-            per_refresh = self._open["per_refresh"] or work.n_rows
+            per_refresh = self._trainer.per_refresh or work.n_rows
             sites = sites_in_turns(work, tiles=way.tiles, per_refresh=per_refresh)
             calibration = self._backend.calibration(pack(work, tiles=way.tiles).work)
             self._teacher.meet(calibration, work, sites)
@@ -273,19 +307,19 @@ class Desk:
         data = self._ledger.asked(tag(self._run, step, 0, 0))
         if data is None:
             return False
-        self._pend(Frame.decode(data), again=again)
+        self._pend(Ask.from_frame(Frame.decode(data)), again=again)
         return True
 
-    def _pend(self, frame: Frame, *, again: bool) -> None:
+    def _pend(self, ask: Ask, *, again: bool) -> None:
         try:
-            refresh = Refresh.read(frame, self._backend.capabilities, backend=self._backend.name)
+            refresh = Refresh.read(ask, self._backend.capabilities, backend=self._backend.name)
             if self._budget is None:
                 self._look_at(refresh.work, refresh.shots)
         except QSGDError as error:
             if may_work_later(error):
-                self._again_later(lambda: self._pend(frame, again=again), error)
+                self._again_later(lambda: self._pend(ask, again=again), error)
             else:
-                self._out.append(_answer(frame.values["step"], error=error))
+                self._say(Answer(ask.step, pack_error(error)))
             return
         refresh.tags = [self._add(refresh, k, again=again).tag for k in range(len(refresh.pieces))]
         self._pending[refresh.step] = refresh
@@ -306,15 +340,15 @@ class Desk:
                 refresh.pieces[part].packed.work,
                 tag=tag(self._run, refresh.step, part, attempt),
                 run=self._run,
-                budget=self._budget or self._open["budget"],
+                budget=self._budget or self._trainer.budget,
                 backend=self._backend.name,
-                options=self._open["options"],
+                options=self._trainer.options,
                 step=refresh.step,
                 part=part,
                 attempt=attempt,
                 shots=refresh.shots,
                 seed=derive_seed("part", refresh.seed, refresh.step, part),
-                asked=refresh.frame.encode() if part == attempt == 0 else None,
+                asked=refresh.ask.to_frame().encode() if part == attempt == 0 else None,
             )
             refunds += job.state is LedgerState.REFUNDED
             lost = job.state.is_lost if again else job.state.never_arrived
@@ -344,7 +378,7 @@ class Desk:
         if self._record is not None:
             self._record.failed(refresh.step, str(error))
         denied = any(job.state is LedgerState.DENIED for job in jobs)
-        self._out.append(_answer(refresh.step, error=error, denied=denied))
+        self._say(Answer(refresh.step, pack_error(error), denied))
 
     def _learn(self, refresh: Refresh, jobs: list[Job]) -> None:
         results = [self._ledger.result(j.tag) if j.state.has_result else None for j in jobs]
@@ -384,13 +418,8 @@ class Desk:
                 f"{taught.n_rows} of {refresh.work.n_rows} blocks of the refresh of step "
                 f"{refresh.step} were measured; the others keep what they had. {failure}",
             )
-        self._out.append(taught.snapshot.to_frame())
-        self._out.append(_answer(refresh.step))
-
-
-def _answer(step: int, *, error: QSGDError | None = None, denied: bool = False) -> Frame:
-    packed = None if error is None else pack_error(error)
-    return Frame("answer", {"step": step, "error": packed, "denied": denied})
+        self._say(taught.snapshot)
+        self._say(Answer(refresh.step))
 
 
 def _total(quotes: list[Quote]) -> Quote:

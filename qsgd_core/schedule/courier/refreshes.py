@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qsgd_core.capabilities import Capabilities
 from qsgd_core.circuits import Workload
 from qsgd_core.jobs import Result
-from qsgd_core.schedule.messages import Frame, read_workload
+from qsgd_core.schedule.messages import Ask
 from qsgd_core.schedule.packing.pieces import Piece, divide, gather, sites_in_turns
 from qsgd_core.schedule.packing.tiles import pack
 from qsgd_core.schedule.packing.turns import rotation, scatter, take
@@ -25,7 +25,7 @@ class Refresh:
     """One question.
 
     Attributes:
-        frame: as the trainer sent it.
+        ask: as the trainer put it.
         step: of the trainer, when it asked; the refresh's name in its run.
         shots: per circuit.
         seed: of whatever the service lets us seed.
@@ -38,7 +38,7 @@ class Refresh:
         tags: the jobs, in the pieces' order.
     """
 
-    frame: Frame
+    ask: Ask
     step: int
     shots: int
     seed: int
@@ -51,30 +51,28 @@ class Refresh:
     tags: list[str] = field(default_factory=list)
 
     @classmethod
-    def read(cls, frame: Frame, has: Capabilities, *, backend: str) -> Refresh:
-        """From an ``ask`` frame, cut to what the device takes.
+    def read(cls, ask: Ask, has: Capabilities, *, backend: str) -> Refresh:
+        """From the trainer's question, cut to what the device takes.
 
         Raises:
             CapabilityError: it does not fit the device ``backend``.
         """
-        values = frame.values
-        count = len(values["work"])
-        work = read_workload(values["work"], frame.arrays[:count])
-        per_refresh = values["per_refresh"] or work.n_rows
-        rows = rotation([b.n_rows for b in work.batches], per_refresh, values["turn"])
-        packed = pack(take(work, rows), tiles=values["tiles"], width=work.n_qubits)
-        pieces = divide(packed, has, shots=values["shots"])
+        work = ask.work
+        per_refresh = ask.per_refresh or work.n_rows
+        rows = rotation([b.n_rows for b in work.batches], per_refresh, ask.turn)
+        packed = pack(take(work, rows), tiles=ask.tiles, width=work.n_qubits)
+        pieces = divide(packed, has, shots=ask.shots)
         for piece in pieces:
-            has.require(backend, piece.packed.work, shots=values["shots"])
+            has.require(backend, piece.packed.work, shots=ask.shots)
         return cls(
-            frame=frame,
-            step=values["step"],
-            shots=values["shots"],
-            seed=values["seed"],
-            tiles=values["tiles"],
+            ask=ask,
+            step=ask.step,
+            shots=ask.shots,
+            seed=ask.seed,
+            tiles=ask.tiles,
             per_refresh=per_refresh,
             work=work,
-            used=list(frame.arrays[count:]),
+            used=ask.used,
             rows=rows,
             pieces=pieces,
         )

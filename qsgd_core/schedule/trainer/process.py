@@ -19,7 +19,7 @@ from typing import IO
 from qsgd_core.errors import BackendError, ResultCorruptError
 from qsgd_core.files import named_after
 from qsgd_core.schedule.child import command
-from qsgd_core.schedule.messages import Decoder, Frame
+from qsgd_core.schedule.messages import Answer, Decoder, Finished, Frame, News
 
 COURIER_MODULE = "qsgd_core.children.courier"
 MAX_DEATHS = 5
@@ -27,9 +27,7 @@ MAX_DEATHS = 5
 CHUNK = 1 << 16
 STOP_S = 5.0
 """How long a courier has to end by itself."""
-NEWS = "news"
-"""Kind of the frame that says no more than that the ledger has changed."""
-PROGRESS = (NEWS, "answer", "finished")
+PROGRESS = (News.kind, Answer.kind, Finished.kind)
 """What a courier says when something has come of it; the rest each one says when it begins."""
 
 
@@ -106,7 +104,7 @@ class CourierProcess:
     def nudge(self) -> None:
         """Tell the courier that the ledger has something new."""
         if self._alive(wait_s=5.0):
-            self.send(Frame(NEWS))
+            self.send(News().to_frame())
 
     def wait(self, timeout_s: float) -> None:
         """Return when the courier says anything, dies, or after ``timeout_s``."""

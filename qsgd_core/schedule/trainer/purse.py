@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qsgd_core.jobs import Cost
+from qsgd_core.schedule.messages import Account
 from qsgd_core.schedule.money import Amount
 
 
@@ -34,17 +35,19 @@ class Purse:
     backend: str
 
     @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> Purse:
-        """From an ``account`` frame."""
-        quote = values["quote"]
+    def of(cls, account: Account) -> Purse | None:
+        """By what the courier has said; None as long as it does not know what a refresh costs."""
+        quote = account.quote
+        if quote is None or account.shots is None:
+            return None
         return cls(
-            caps=tuple(values["caps"]),
+            caps=tuple(account.caps),
             expected=Amount.from_cost(Cost(**quote["expected"])),
             worst=Amount.from_cost(Cost(**quote["worst"])),
-            shots=values["shots"],
-            tiles=values["tiles"],
-            queue_s=tuple(values["queue_s"]),
-            backend=values["backend"],
+            shots=account.shots,
+            tiles=account.tiles,
+            queue_s=tuple(account.queue_s),
+            backend=account.backend,
         )
 
     def affordable(self, asked: int) -> float | None:

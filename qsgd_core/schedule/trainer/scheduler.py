@@ -17,12 +17,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsgd_core.circuits import Workload
-from qsgd_core.errors import BackendError, BudgetError, ConfigError
+from qsgd_core.errors import (
+    BackendError,
+    BudgetError,
+    ConfigError,
+    QSGDError,
+    ResultCorruptError,
+)
 from qsgd_core.events import Observer, ScheduleChanged
 from qsgd_core.policy import Policy, View
 from qsgd_core.schedule.ages import Ages
 from qsgd_core.schedule.failures import unpack_error
-from qsgd_core.schedule.messages import Frame, workload_values
+from qsgd_core.schedule.messages import (
+    PROTOCOL,
+    Account,
+    Answer,
+    Applied,
+    Ask,
+    Finish,
+    Finished,
+    Frame,
+    Happened,
+    News,
+    Noted,
+    Open,
+    Opened,
+    QuoteAsked,
+    Ready,
+    Refused,
+    Stopped,
+    read_message,
+)
 from qsgd_core.schedule.money import say
 from qsgd_core.schedule.packing.turns import cycle_length
 from qsgd_core.schedule.snapshot import Moment, Snapshot
@@ -44,6 +69,8 @@ REST_S = (60.0, 3600.0)
 """First and longest pause before a courier that could not go on is tried again."""
 LOOK_S = 0.5
 """Who waits for a result looks so often whether it is to go on waiting."""
+LAST = (Account.kind, Noted.kind, Snapshot.kind, Happened.kind, Finished.kind)
+"""What is still listened to at the end of a run."""
 FINISH_S = 30.0
 """How long the end of a run waits for queued jobs to be cancelled."""
 
@@ -163,8 +190,7 @@ class Scheduler:
     def _begin(self, work: Workload, shots: int | None) -> None:
         """Meet the courier; unless told never to wait, hear the price before anything else."""
         self._opened = True
-        values = {"work": workload_values(work), "shots": shots}
-        self._quote = Frame("quote", values, [b.angles for b in work.batches])
+        self._quote = QuoteAsked(work, shots).to_frame()
         self._greet()
         if self._config.wait == "never" and not self._policy.waits:
             return
@@ -260,19 +286,20 @@ class Scheduler:
         assert purse is not None  # noqa: S101  _due saw to it
         angles = [b.angles for b in work.batches]
         per_refresh = self._config.blocks_per_refresh
-        values = {
-            "step": self._step,
-            "work": workload_values(work),
-            "shots": shots or purse.shots,
-            "seed": derive_seed("shots", self._config.seed, self._step),
-            "tiles": purse.tiles,
-            "per_refresh": per_refresh,
-            "turn": self._turn,
-            "planned": self._horizon.planned(self._step, self._timer(), purse),
-        }
+        question = Ask(
+            step=self._step,
+            work=work,
+            used=used,
+            shots=shots or purse.shots,
+            seed=derive_seed("shots", self._config.seed, self._step),
+            tiles=purse.tiles,
+            per_refresh=per_refresh,
+            turn=self._turn,
+            planned=self._horizon.planned(self._step, self._timer(), purse),
+        )
         moment = Moment(self._step, self._clock(), tuple(angles))
         self._ages.of(moment.step, moment.wall)  # its age is by the timer from here on
-        ask = _Ask(Frame("ask", values, [*angles, *used]), moment)
+        ask = _Ask(question.to_frame(), moment)
         self._asks[self._step] = ask
         self._asked_at = self._step
         if per_refresh is not None:
@@ -339,13 +366,9 @@ class Scheduler:
         )
         if same and tiles_before == self._tiles:
             return
-        values = {
-            "step": self._step,
-            "refresh": snapshot.refresh,
-            "rung": snapshot.rung,
-            "tiles": self._tiles,
-        }
-        frame = Frame("applied", values, [_bytes(snapshot.to_frame())])
+        shown = _bytes(snapshot.to_frame())
+        new = Applied(self._step, snapshot.refresh, snapshot.rung, self._tiles, shown)
+        frame = new.to_frame()
         self._not_noted.append(frame)
         self._line.send(frame)
         if same:
@@ -374,52 +397,71 @@ class Scheduler:
             if _is_result(frame) and frame is not newest:
                 self._note_result(frame.values["refresh"])  # what it says is in the newest, too
             else:
-                getattr(self, f"_on_{frame.kind}", self._on_other)(frame)
+                self._hear(frame)
+
+    def _hear(self, frame: Frame) -> None:
+        """Act on what the courier says.
+
+        Raises:
+            ConfigError: it speaks another version of the protocol.
+            ResultCorruptError: it is no message to a trainer.
+            QSGDError: what has been asked for cannot be had.
+        """
+        match read_message(frame):
+            case Ready() | News():
+                pass  # nothing that the training thread needs to know
+            case Opened() as opened:
+                self._on_opened(opened)
+            case Account() as account:
+                self._purse = Purse.of(account) or self._purse
+            case Snapshot() as snapshot:
+                self._on_snapshot(snapshot)
+            case Answer() as answer:
+                self._on_answer(answer)
+            case Noted(step=noted):
+                self._not_noted = [f for f in self._not_noted if f.values["step"] > noted]
+            case Refused(error=packed):
+                self._on_refused(unpack_error(packed))
+            case Stopped(error=packed):
+                self._stopped(unpack_error(packed))
+            case Happened(what=what, message=message):
+                self._say(what, message, record=False)
+            case Finished(left=left):
+                self._finished = left
+            case _:
+                raise ResultCorruptError(f"A trainer is not told {frame.kind!r}.")
 
     def _greet(self) -> None:
         """Tell a new courier where the run stands."""
         config = self._config
         latest = self._ladder.latest
-        snapshot = [] if latest is None else [_bytes(latest.to_frame())]
-        values = {
-            "step": self._step,
-            "learned": self._learned,
-            "waits": self._waits(),
-            "between": self._policy.between,
-            "tiles": config.tiles,
-            "per_refresh": config.blocks_per_refresh,
-            "budget": config.budget,
-            "options": config.options,
-            "record": config.record,
-            "header": config.header,
-        }
-        self._line.send(Frame("open", values, snapshot))
+        greeting = Open(
+            protocol=PROTOCOL,
+            step=self._step,
+            learned=self._learned,
+            waits=self._waits(),
+            between=self._policy.between,
+            tiles=config.tiles,
+            per_refresh=config.blocks_per_refresh,
+            budget=config.budget,
+            options=config.options,
+            record=config.record,
+            header=config.header,
+            latest=None if latest is None else _bytes(latest.to_frame()),
+        )
+        self._line.send(greeting.to_frame())
         self._starts = self._line.starts
         if self._quote is not None:
             self._line.send(self._quote)
         for applied in self._not_noted:
             self._line.send(applied)
 
-    def _on_other(self, frame: Frame) -> None:
-        """Nothing that the training thread needs to know."""
+    def _on_opened(self, opened: Opened) -> None:
+        if opened.asked_at is not None:  # paid for by an earlier life; never asked for again
+            self._asked_at = max(opened.asked_at, self._asked_at or 0)
+        self._ahead = opened.ahead
 
-    def _on_noted(self, frame: Frame) -> None:
-        """The courier has written down what was applied."""
-        noted = frame.values["step"]
-        self._not_noted = [f for f in self._not_noted if f.values["step"] > noted]
-
-    def _on_opened(self, frame: Frame) -> None:
-        found = frame.values["asked_at"]
-        if found is not None:  # paid for by an earlier life of this run; never asked for again
-            self._asked_at = max(found, self._asked_at or 0)
-        self._ahead = frame.values["ahead"]
-
-    def _on_account(self, frame: Frame) -> None:
-        if frame.values["quote"] is not None:
-            self._purse = Purse.from_values(frame.values)
-
-    def _on_snapshot(self, frame: Frame) -> None:
-        snapshot = Snapshot.from_frame(frame)
+    def _on_snapshot(self, snapshot: Snapshot) -> None:
         if snapshot.rung == "nominal":
             self._ladder.nominal = snapshot
         else:
@@ -432,13 +474,13 @@ class Scheduler:
             self._learned.append(refresh)
             self._answers += 1
 
-    def _on_answer(self, frame: Frame) -> None:
-        step = frame.values["step"]
+    def _on_answer(self, answer: Answer) -> None:
+        step = answer.step
         ask = self._asks.pop(step, None)
         if step not in self._learned:
             self._learned.append(step)
-        if frame.values["error"] is not None:
-            self._failed(step, frame)
+        if answer.error is not None:
+            self._failed(step, unpack_error(answer.error), denied=answer.denied)
             return
         self._pause_s = REST_S[0]
         if ask is not None:
@@ -449,23 +491,18 @@ class Scheduler:
                 self._ladder.measured = ask.moment
         self._say("answered", f"The refresh of step {step} has arrived.")
 
-    def _failed(self, step: int, frame: Frame) -> None:
-        error = unpack_error(frame.values["error"])
+    def _failed(self, step: int, error: QSGDError, *, denied: bool) -> None:
         if not self._worked and (self._waits() or isinstance(error, ConfigError)):
             raise error
-        if frame.values["denied"] and self._config.on_exhausted == "raise":
+        if denied and self._config.on_exhausted == "raise":
             raise error
-        self._say("denied" if frame.values["denied"] else "failed", f"Step {step}: {error}")
+        self._say("denied" if denied else "failed", f"Step {step}: {error}")
 
-    def _on_refused(self, frame: Frame) -> None:
+    def _on_refused(self, error: QSGDError) -> None:
         """The service would not say what a refresh costs."""
-        error = unpack_error(frame.values["error"])
         if self._purse is None:
             raise error
         self._say("failed", str(error))
-
-    def _on_stopped(self, frame: Frame) -> None:
-        self._stopped(unpack_error(frame.values["error"]))
 
     def _stopped(self, error: Exception) -> None:
         """The courier cannot go on; it is tried again later, and training goes on."""
@@ -478,12 +515,6 @@ class Scheduler:
             f"{self._pause_s:,.0f} s.",
         )
         self._pause_s = min(2 * self._pause_s, REST_S[1])
-
-    def _on_event(self, frame: Frame) -> None:
-        self._say(frame.values["what"], frame.values["message"], record=False)
-
-    def _on_finished(self, frame: Frame) -> None:
-        self._finished = frame.values["left"]
 
     # -- status ----------------------------------------------------------------------------
 
@@ -508,8 +539,7 @@ class Scheduler:
         event = ScheduleChanged(self._step, what=what, message=message, status=self.status())
         self._tell_event(event)
         if record and what not in ("asked", "answered", "applied"):
-            values = {"step": self._step, "what": what, "message": message}
-            self._line.send(Frame("event", values))
+            self._line.send(Happened(what, message, self._step).to_frame())
 
     def _say_once(self, what: str, message: str) -> None:
         if what not in self._said:
@@ -554,17 +584,17 @@ class Scheduler:
 
     def _end(self) -> None:
         self._line.rest(0.0)  # a courier that could not go on is tried once more: this is the end
-        self._line.send(Frame("finish", {"step": self._step}))
+        self._line.send(Finish(self._step).to_frame())
         until = self._timer() + FINISH_S
         try:
             while self._finished is None and self._timer() < until:
                 frames = self._line.receive(0.5)
                 if self._line.starts != self._starts:
                     self._greet()
-                    self._line.send(Frame("finish", {"step": self._step}))
+                    self._line.send(Finish(self._step).to_frame())
                 for frame in frames:
-                    if frame.kind in ("account", "noted", "snapshot", "event", "finished"):
-                        getattr(self, f"_on_{frame.kind}")(frame)
+                    if frame.kind in LAST:
+                        self._hear(frame)
         except BackendError:  # no courier can be had; the ledger keeps what there is
             return
         if self._finished:

@@ -622,7 +622,7 @@ def test_a_service_that_refuses_in_mid_run_does_not_stop_training(stage, monkeyp
 def test_a_courier_that_cannot_go_on_is_tried_again_later_and_less_and_less_often(stage):
     scheduler = stage.scheduler(Tracked())
     stage.go(scheduler, [0], every=5)
-    scheduler._on_stopped(_stop(AuthError("The key has expired.")))
+    scheduler._hear(_stop(AuthError("The key has expired.")))
     stage.line.kill()
     (said,) = stage.said("stopped")
     assert f"tried again in {REST_S[0]:.0f} s" in said
@@ -642,7 +642,7 @@ def _stop(error: Exception) -> Frame:
 def test_before_the_first_result_what_stops_the_courier_is_raised(stage, policy):
     scheduler = stage.scheduler(policy)
     with pytest.raises(AuthError, match="does not know this key"):
-        scheduler._on_stopped(_stop(AuthError("filebox does not know this key.")))
+        scheduler._hear(_stop(AuthError("filebox does not know this key.")))
 
 
 # --- what comes to nothing -----------------------------------------------------------------------
