@@ -6,6 +6,7 @@ them, they win.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Sequence
 from datetime import date
@@ -105,9 +106,12 @@ def load_prices(settings: Settings) -> Sequence[Price]:
     Raises:
         ConfigError: see :func:`find_price`.
     """
-    own = settings.prices or settings.home / "prices.toml"
-    if settings.prices is None and not own.exists():
-        return _read(SHIPPED)
+    own = settings.prices
+    if own is None:
+        there = settings.home and settings.home / "prices.toml"
+        if there is None or not os.path.exists(there):  # noqa: PTH110  never raises
+            return _read(SHIPPED)
+        own = there
     return [*_read(own), *_read(SHIPPED)]
 
 

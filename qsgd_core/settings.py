@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote, unquote
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
@@ -36,8 +38,9 @@ class Settings(BaseSettings):
     )
     disabled_plugins: Names = Field((), description="Distributions never loaded as plugins.")
     strict_plugins: bool = Field(False, description="A plugin that fails to load stops QSGD.")
-    home: Path = Field(
-        default_factory=lambda: Path.home() / ".qsgd", description="Folder for state that lasts."
+    home: Path | None = Field(
+        default_factory=lambda: _own_home(),
+        description="Folder for state that lasts; None where the user has no home.",
     )
     ledger: str | None = Field(
         None, description="Database of budgets and jobs; None: ledger.sqlite in the home folder."
@@ -58,16 +61,73 @@ class Settings(BaseSettings):
     @field_validator("home", "runs", "prices")
     @classmethod
     def _expanded(cls, value: Path | None) -> Path | None:
-        return None if value is None else value.expanduser()
+        return None if value is None else _expand(value)
 
     @field_validator("backend")
     @classmethod
     def _named(cls, value: str) -> str:
         return value.strip() or "exact"
 
+    def home_folder(self) -> Path:
+        """The folder for state that lasts, absolute.
+
+        Raises:
+            ConfigError: the user has none.
+        """
+        if self.home is None:
+            raise ConfigError(
+                "Budgets and jobs are kept in a folder under the user's home, and this user has "
+                "none. Set QSGD_HOME to a folder that lasts and can be written."
+            )
+        return self.home.absolute()
+
     def ledger_url(self) -> str:
-        """The ledger's SQLAlchemy URL."""
-        return self.ledger or f"sqlite:///{(self.home / 'ledger.sqlite').absolute()}"
+        """The ledger's SQLAlchemy URL.
+
+        Raises:
+            ConfigError: none is named, and the user has no home.
+        """
+        if self.ledger:
+            return self.ledger
+        from sqlalchemy import URL  # only here: most of what reads settings has no ledger
+
+        path = str(self.home_folder() / "ledger.sqlite")
+        return URL.create("sqlite", database=path).render_as_string(hide_password=False)
+
+
+def _own_home() -> Path | None:
+    try:
+        return Path.home() / ".qsgd"
+    except RuntimeError:  # no HOME and no entry in passwd, as in many containers
+        return None
+
+
+def _expand(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{error}; give an absolute path") from error
+
+
+_SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///(?:file:)?)(?!/|:memory:)([^?]+)(.*)", re.DOTALL)
+
+
+def anchor_paths() -> None:
+    """Make QSGD_HOME, QSGD_PRICES and QSGD_LEDGER absolute in the environment.
+
+    A relative path is meant from where the program was when it was first read. Later the program,
+    or one that it starts, may be in another folder (hydra changes it for every job), and another
+    ledger would be another budget.
+    """
+    for name in ("QSGD_HOME", "QSGD_PRICES"):
+        if value := os.environ.get(name, "").strip():
+            with contextlib.suppress(RuntimeError):  # no such user: told when it is used
+                os.environ[name] = str(Path(value).expanduser().absolute())
+    if found := _SQLITE_FILE.fullmatch(os.environ.get("QSGD_LEDGER", "").strip()):
+        scheme, path, rest = found.groups()
+        with contextlib.suppress(RuntimeError):
+            whole = quote(str(Path(unquote(path)).expanduser().absolute()), safe=" +/")
+            os.environ["QSGD_LEDGER"] = f"{scheme}{whole}{rest}"
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -76,6 +136,7 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         ConfigError: a value that cannot be read, with the variable's name.
     """
+    anchor_paths()
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -104,7 +165,7 @@ _CREDENTIAL_FILES = ("~/.qiskit/qiskit-ibm.json", "~/.aws/credentials")
 def credentials_present() -> dict[str, bool]:
     """Which of the vendors' variables and files are there, by name. Reads no value."""
     present = {name: bool(os.environ.get(name)) for name in _CREDENTIAL_VARIABLES}
-    return present | {name: Path(name).expanduser().is_file() for name in _CREDENTIAL_FILES}
+    return present | {name: os.path.isfile(os.path.expanduser(name)) for name in _CREDENTIAL_FILES}  # noqa: PTH111, PTH113  never raise
 
 
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY", re.IGNORECASE)

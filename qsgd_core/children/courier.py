@@ -14,7 +14,13 @@ import select
 import sys
 
 from qsgd_core.backend import Backend
-from qsgd_core.errors import BackendError, BackendGoneError, ConfigError, QSGDError
+from qsgd_core.errors import (
+    BackendError,
+    BackendGoneError,
+    ConfigError,
+    QSGDError,
+    TransientError,
+)
 from qsgd_core.isolate import describe
 from qsgd_core.plugins.registry import default_registry
 from qsgd_core.schedule.courier.courier import Courier
@@ -40,14 +46,21 @@ def main() -> None:
     logging.getLogger("qsgd_core").setLevel(logging.INFO)
     parent = Parent()
     config = json.loads(parent.line())
-    ledger = Ledger(config["ledger"])
-    while True:
-        with ledger.serve(config["run"]) as alone:
-            if alone:
-                _serve(ledger, config["run"], parent, once=config["once"])
+    try:
+        ledger = Ledger(config["ledger"], known_as=config["ledger_id"])
+        while True:
+            with ledger.serve(config["run"]) as alone:
+                if alone:
+                    _serve(ledger, config["run"], parent, once=config["once"])
+                    return
+            if config["once"] or not parent.wait(CLAIM_S):
                 return
-        if config["once"] or not parent.wait(CLAIM_S):
-            return
+    except TransientError:
+        raise  # the ledger is busy or its server away: another courier is started
+    except QSGDError as error:
+        logger.error("%s", error)
+        parent.tell(Stopped(pack_error(error)).to_frame())
+        raise SystemExit(1) from None
 
 
 def _serve(ledger: Ledger, name: str, parent: Parent, *, once: bool) -> None:
@@ -79,8 +92,11 @@ def _serve(ledger: Ledger, name: str, parent: Parent, *, once: bool) -> None:
             f"The courier of run {name!r} cannot go on: {describe(error)}. Its jobs stay on "
             "the ledger: see qsgd jobs list."
         )
-    ledger.stopped(name, stop)
     parent.tell(Stopped(pack_error(stop)).to_frame())
+    try:
+        ledger.stopped(name, stop)
+    except QSGDError as error:  # it is the ledger that is lost
+        logger.error("%s", error)
     raise SystemExit(1)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qsgd_core.circuits import Workload
+from qsgd_core.errors import ConfigError
 from qsgd_core.events import Event, Observer
 from qsgd_core.files import named_after
 from qsgd_core.measure.counts import Count, at_step
@@ -155,6 +156,20 @@ class ScheduledRunner:
         scheduler.close(finished=finished)
         self._state, self._goes_on = scheduler.state(), True
 
+    def _has_bought(self) -> bool:
+        """Whether checkpoint or record show that this run has asked for measurements."""
+        if self._state is not None and self._state["asked_at"] is not None:
+            return True
+        if not (self._goes_on and self.asked.record and Path(self.asked.record).is_file()):
+            return False
+        from qsgd_core.schedule.record.reader import RecordReader
+
+        reader = RecordReader(Path(self.asked.record))
+        try:
+            return reader.header.get("run") == self.run_id and bool(reader.refreshes())
+        finally:
+            reader.close()
+
     def _open(self) -> Scheduler:
         from qsgd_core.schedule.ledger.budgets import open_budget
         from qsgd_core.schedule.ledger.ledger import Ledger
@@ -164,12 +179,21 @@ class ScheduledRunner:
 
         asked, options = self.asked, self.asked.options
         ledger = Ledger(asked.ledger_url)
+        if self._has_bought() and not ledger.has_run(self.run_id):
+            raise ConfigError(
+                f"Run {self.run_id!r} is to go on, and it has had measurements paid for; the "
+                f"ledger {asked.ledger_url.rpartition('@')[2]!r} does not know it. It is not the "
+                "one that the run was begun with, and its budgets know nothing of what was spent. "
+                "Name the run's own ledger with QSGD_LEDGER or QSGD_HOME. If that one is lost, let "
+                f"the run go on with a budget of its own here: qsgd jobs adopt {self.run_id} "
+                f"--backend {asked.backend}. Nothing was bought."
+            )
         ledger.open_run(self.run_id, backend=asked.backend, options=asked.backend_options)
         budget = open_budget(ledger, asked.budget, run=self.run_id)
         record = Path(asked.record or asked.home / "records" / named_after(self.run_id, ".sqlite"))
         record.parent.mkdir(parents=True, exist_ok=True)
         log = log_of(self.run_id, asked.home)
-        line = CourierProcess(asked.ledger_url, self.run_id, log=log)
+        line = CourierProcess(ledger.url, self.run_id, ledger_id=ledger.id, log=log)
         config = ScheduleConfig(
             run=self.run_id,
             budget=budget,

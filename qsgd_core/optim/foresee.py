@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from qsgd_core.schedule.forecast.forecast import Forecast, Queue, forecast, free
 from qsgd_core.schedule.forecast.survey import Survey, survey
 from qsgd_core.schedule.ledger.accounts import Cap
 from qsgd_core.schedule.ledger.budgets import DEFAULT_LIMITS, read_amounts
+from qsgd_core.schedule.ledger.database import ledger_exists
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.packing.turns import MAX_BLOCKS, require_affordable_size, rotation, take
 from qsgd_core.settings import Settings
@@ -142,8 +142,7 @@ def _new_caps(name: str, limits: Mapping[str, int]) -> list[Cap]:
 
 def _existing_ledger(url: str) -> Ledger | None:
     """The ledger, unless opening it would make one."""
-    path = url.removeprefix("sqlite:///")
-    return None if path != url and not Path(path.partition("?")[0]).exists() else Ledger(url)
+    return Ledger(url) if ledger_exists(url) else None
 
 
 def _refreshes(every: Count | None, steps: int) -> int | None:

@@ -42,10 +42,9 @@ def examine() -> dict[str, Any]:
     import torch
 
     registry = default_registry()
-    folders = {
-        "QSGD_HOME": registry.settings.home,
-        "QSGD_RUNS": registry.settings.runs,
-    }
+    folders = {"QSGD_RUNS": registry.settings.runs}
+    if registry.settings.home is not None:
+        folders["QSGD_HOME"] = registry.settings.home
     writable = {name: _writable(path) for name, path in folders.items()}
     plugins = [plugin_record(record, registry) for record in registry.plugins.records]
     failed = {p["name"] for p in plugins if p["error"]}
@@ -58,6 +57,8 @@ def examine() -> dict[str, Any]:
     broken = damaged()
     problems += [d.problem for d in broken if d.points is not None and d.name not in failed]
     notes = [d.problem for d in broken if d.points is None]
+    if registry.settings.home is None:
+        problems.append("There is no home folder, and paid backends need one. Set QSGD_HOME.")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

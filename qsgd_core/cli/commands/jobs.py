@@ -94,6 +94,21 @@ def resume(run: Run = None, as_json: Json = False, debug: Debug = False) -> None
 
 
 @jobs.command()
+def adopt(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")],
+    backend: Annotated[str, typer.Option(metavar="NAME", help="The backend it was measured on.")],
+    debug: Debug = False,
+) -> None:
+    """Let a run that another ledger has paid for go on with the budgets of this one.
+
+    What it bought before stays on the other ledger: neither its jobs nor what they cost come along,
+    and whatever is still in flight there is collected only there.
+    """
+    open_ledger().open_run(run, backend=backend, options={})
+    typer.echo(f"Run {run} may go on with this ledger. Its budget here is a fresh one.")
+
+
+@jobs.command()
 def cancel(
     what: Annotated[str, typer.Argument(metavar="TAG|RUN", help="One job, or all of a run.")],
     as_json: Json = False,
@@ -312,7 +327,9 @@ def _serve(ledger: Ledger, run: str | None, *, deadline: float | None) -> None:
             for name in sorted(pending):
                 if name not in couriers:
                     _forget_error(ledger, name)
-                    couriers[name] = CourierProcess(ledger.url, name, log=_log(name))
+                    couriers[name] = CourierProcess(
+                        ledger.url, name, ledger_id=ledger.id, log=_log(name)
+                    )
                 if (error := ledger.run(name).error) is not None:
                     stopped[name] = error
                     continue
@@ -358,7 +375,7 @@ def _look_once(ledger: Ledger, runs: Iterable[str]) -> QSGDError | None:
     for name in sorted(set(runs)):
         _forget_error(ledger, name)
         try:
-            look_once(ledger.url, name, log=_log(name))
+            look_once(ledger.url, name, ledger_id=ledger.id, log=_log(name))
         except KeyboardInterrupt:
             typer.echo(
                 f"Interrupted while the service was asked for the jobs of {name}; nothing is lost. "
@@ -378,7 +395,7 @@ def _forget_error(ledger: Ledger, name: str) -> None:
 def _log(run: str) -> Path:
     from qsgd_core.schedule.trainer.process import log_of
 
-    return log_of(run, load_settings().home)
+    return log_of(run, load_settings().home_folder())
 
 
 def _print(found: list[Job], *, as_json: bool) -> None:

@@ -266,7 +266,7 @@ def _paid(
             backend=name,
             backend_options=registry.backend_options(name, options),
             ledger_url=settings.ledger_url(),
-            home=settings.home,
+            home=settings.home_folder(),
             policy=policy,
             wait=config.wait or settings.wait,
             budget=config.budget,

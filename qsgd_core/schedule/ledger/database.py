@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -11,6 +12,8 @@ import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
@@ -38,14 +41,18 @@ class Database:
     connection, and no two processes ever.
 
     Args:
-        url: SQLAlchemy URL.
+        url: SQLAlchemy URL; the file of a relative one is the one that it names now.
+        known_as: id of the ledger that is to be there; None: whichever is, or a new one.
+
+    Attributes:
+        id: of this ledger; a copy has the same.
 
     Raises:
-        ConfigError: it cannot be opened, or was written by a newer version.
+        ConfigError: it cannot be opened, was written by a newer version, or is another one.
         TransientError: another process keeps it locked.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, known_as: str | None = None) -> None:
         try:
             self._url = sa.make_url(url)
         except sa.exc.ArgumentError as error:
@@ -53,9 +60,15 @@ class Database:
                 "QSGD_LEDGER is not a database URL. Give sqlite:////path/to/ledger.sqlite or "
                 "postgresql+psycopg://USER@HOST/NAME."
             ) from error
-        self._shown = self._url.render_as_string(hide_password=True)
         self._sqlite = self._url.get_backend_name() == "sqlite"
+        self._path = _file_of(self._url) if self._sqlite else Path()
+        if self._sqlite and self._url.database and self._url.database != ":memory:":
+            whole = self._path.as_uri() if "uri" in self._url.query else str(self._path)
+            self._url = self._url.set(database=whole)
+        self._shown = self._url.render_as_string(hide_password=True)
         self._claims: list[sa.Connection] = []
+        self._make = known_as is None
+        self.id = known_as or ""
         try:
             self._engine = self._connectable()
             self._owner = os.getpid()
@@ -78,11 +91,32 @@ class Database:
                 + ", or set QSGD_LEDGER to another (sqlite:////path/to/file or "
                 "postgresql+psycopg://USER@HOST/NAME)."
             ) from error
+        self._make = False
         if found > schema.VERSION:
             raise ConfigError(
                 f"The ledger {self._shown!r} was written by a newer qsgd-core (schema {found}; "
                 f"this version reads {schema.VERSION}). Upgrade qsgd-core, or set "
                 "QSGD_LEDGER to another."
+            )
+        if not self.id:
+            with self.read() as db:
+                self.id = schema.ledger_id(db)
+        elif known_as is not None:
+            with self.read() as db:
+                self._require_the_same(db)
+
+    @property
+    def url(self) -> str:
+        """The URL, absolute."""
+        return self._url.render_as_string(hide_password=False)
+
+    def _require_the_same(self, db: sa.Connection) -> None:
+        """Raise unless the database is the ledger that it was."""
+        if not schema.is_ledger(db, self.id):
+            raise QSGDError(
+                f"{self._shown!r} is another ledger than it was: it was deleted or replaced while "
+                "in use. Nothing more is bought, for what was paid for before is not in it. Put "
+                "the ledger back where it was, or end what is running and start again."
             )
 
     def _upgrade(self) -> int:
@@ -96,8 +130,8 @@ class Database:
             if found is not None and found >= schema.VERSION:
                 return found
             if found is not None and self._sqlite:
-                copy = Path(f"{self._url.database}.schema-{found}")
-                _copy_sqlite(Path(str(self._url.database)), copy)
+                copy = Path(f"{self._path}.schema-{found}")
+                _copy_sqlite(self._path, copy)
                 logger.info("The ledger as it was before this version is kept in %s.", copy)
             schema.upgrade(db)
             if self._sqlite and db.exec_driver_sql("PRAGMA foreign_key_check").fetchall():
@@ -124,6 +158,7 @@ class Database:
         self._require_claims()
         writing = self._open().execution_options(qsgd_writing=True)
         with self._told(), writing.begin() as db:
+            self._require_the_same(db)
             yield db
 
     @contextmanager
@@ -134,7 +169,7 @@ class Database:
         """
         key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 2
         if self._sqlite:
-            with _byte_lock(Path(f"{self._url.database}.couriers"), key) as mine:
+            with _byte_lock(Path(f"{self._path}.couriers"), key) as mine:
                 yield mine
             return
         # The lock lasts as long as this connection, which is used for nothing else.
@@ -185,12 +220,27 @@ class Database:
             return engine
         if not self._url.database or self._url.database == ":memory:":
             raise ConfigError("a ledger in memory would forget what was paid for")
-        Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         arguments = {} if "timeout" in self._url.query else {"timeout": BUSY_S}
         engine = sa.create_engine(self._url, connect_args=arguments, poolclass=sa.pool.NullPool)
+        sa.event.listen(engine, "do_connect", self._name_file)
         sa.event.listen(engine, "connect", _configure_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
+
+    def _name_file(
+        self, _dialect: object, _record: object, names: list[str], options: dict[str, Any]
+    ) -> None:
+        """Every transaction opens the file again; only the first one may make it."""
+        if not self._make and not self._path.exists():
+            raise QSGDError(
+                f"The ledger {self._shown!r} is not there any more: the file was deleted or moved "
+                "while in use. Nothing more is bought. Put it back where it was, then go on."
+            )
+        asked = urlsplit(names[0]).query if options.get("uri") else ""
+        mode = "" if "mode=" in asked else f"mode={'rwc' if self._make else 'rw'}"
+        names[0] = f"{self._path.as_uri()}?{'&'.join(filter(None, (asked, mode)))}"
+        options["uri"] = True
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -217,10 +267,42 @@ class Database:
                     f"The ledger {self._shown!r} cannot be written: {_cause(error)}. See to its "
                     "permissions, or set QSGD_LEDGER to another."
                 ) from error
+            if self._sqlite and _is_damaged(error):
+                raise QSGDError(
+                    f"The ledger {self._shown!r} is damaged: {_cause(error)}. What it says cannot "
+                    "be relied on: end what is running, restore the file from a copy, and compare "
+                    "it with the vendors' own lists of jobs before anything more is bought."
+                ) from error
             raise QSGDError(
                 f"The ledger {self._shown!r} cannot be read or written: {_cause(error)}. What was "
                 "written before is safe; see to the disk, then go on."
             ) from error
+
+
+def ledger_exists(url: str) -> bool:
+    """Whether there is a ledger, or anything else that :class:`Database` has a word on.
+
+    False only where opening it would make one.
+    """
+    try:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            path = _file_of(parsed)
+            return path.exists() and (path.is_dir() or path.stat().st_size > 0)
+        patience = {"connect_timeout": ANSWER_S} if "connect_timeout" not in parsed.query else {}
+        engine = sa.create_engine(parsed, connect_args=patience, poolclass=sa.pool.NullPool)
+        with engine.connect() as db:
+            return schema.version(db) is not None
+    except (DBAPIError, sa.exc.ArgumentError, ImportError, OSError):
+        return True
+
+
+def _file_of(url: sa.URL) -> Path:
+    """The SQLite file that a URL names, absolute; SQLite's own ``file:`` form included."""
+    name = url.database or ""
+    if "uri" in url.query and name.startswith("file:"):
+        name = unquote(urlsplit(name).path)
+    return Path(name).expanduser().absolute()
 
 
 def _close(engine: sa.Engine, owner: int) -> None:
@@ -236,11 +318,18 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     deadline = time.monotonic() + BUSY_S
     while connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
+            (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
+            continue
+        if mode != "wal":
+            raise ConfigError(
+                "SQLite cannot keep a write-ahead log there (it stays with "
+                f"{mode!r}), as on network file systems, where two processes would not see each "
+                "other's holds. Keep the ledger on a disk of this host, or in PostgreSQL"
+            )
 
 
 def _copy_sqlite(path: Path, to: Path) -> None:
@@ -276,9 +365,15 @@ def _byte_lock(path: Path, offset: int) -> Iterator[bool]:
     with path.open("ab") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
-        except OSError:
-            yield False
-            return
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                yield False
+                return
+            raise ConfigError(
+                f"{path} cannot be locked ({error.strerror}): its file system knows no locks, so "
+                "nothing keeps two processes from submitting the same job. Keep the ledger on a "
+                "disk of this host, or in PostgreSQL: set QSGD_LEDGER to another."
+            ) from error
         yield True
 
 
@@ -286,6 +381,11 @@ def _is_busy(error: BaseException | None) -> bool:
     return isinstance(error, DBAPIError) and (
         "database is locked" in str(error.orig) or getattr(error.orig, "sqlstate", None) == "55P03"
     )
+
+
+def _is_damaged(error: DBAPIError) -> bool:
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # without what SQLite adds to it
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _is_read_only(error: DBAPIError) -> bool:

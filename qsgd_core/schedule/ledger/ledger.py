@@ -41,16 +41,27 @@ class Ledger(Runs, Bills):
     Args:
         url: SQLAlchemy URL.
         clock: seconds since the epoch.
+        known_as: the :attr:`id` of the ledger that must be there; None: whichever is, or a new one.
+
+    Attributes:
+        url: absolute.
+        id: of this ledger.
 
     Raises:
         ConfigError: the database cannot be opened. Every method may raise TransientError when
             another process keeps it locked.
     """
 
-    def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
-        self.url = url
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Callable[[], float] = time.time,
+        known_as: str | None = None,
+    ) -> None:
         self._clock = clock
-        self._database = Database(url)
+        self._database = Database(url, known_as=known_as)
+        self.url, self.id = self._database.url, self._database.id
 
     # -- budgets ---------------------------------------------------------------------------
 

@@ -73,6 +73,11 @@ class Runs:
             raise ConfigError(f"The ledger has no run {run!r}. See qsgd jobs list.")
         return found
 
+    def has_run(self, run: str) -> bool:
+        """Whether the run was ever opened on this ledger."""
+        with self._database.read() as db:
+            return find_run(db, run) is not None
+
     def serve(self, run: str) -> AbstractContextManager[bool]:
         """Be the run's only courier while entered; False if another process is.
 

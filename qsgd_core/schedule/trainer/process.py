@@ -37,6 +37,7 @@ class CourierProcess:
     Args:
         ledger_url: where its jobs are.
         run: whose jobs it serves; its row in the ledger names the backend and the options.
+        ledger_id: which ledger must be there; None: whichever is.
         log: file that the courier's log and tracebacks go to; None: this process's stderr.
 
     Attributes:
@@ -44,9 +45,11 @@ class CourierProcess:
             died with what it had been told since: say it again.
     """
 
-    def __init__(self, ledger_url: str, run: str, *, log: Path | None = None) -> None:
+    def __init__(
+        self, ledger_url: str, run: str, *, ledger_id: str | None = None, log: Path | None = None
+    ) -> None:
         self.starts = 0
-        self._config = _config(ledger_url, run, once=False)
+        self._config = _config(ledger_url, run, ledger_id, once=False)
         self._log = log
         self._owner = os.getpid()
         self._child: subprocess.Popen[bytes] | None = None
@@ -217,7 +220,9 @@ def log_of(run: str, home: Path) -> Path:
     return home / "couriers" / named_after(run, ".log")
 
 
-def look_once(ledger_url: str, run: str, *, log: Path | None = None) -> None:
+def look_once(
+    ledger_url: str, run: str, *, ledger_id: str | None = None, log: Path | None = None
+) -> None:
     """Have a courier adopt what is in doubt and collect what is done; it submits nothing.
 
     Returns when it has looked at every job once, or at once if the run has a courier at work.
@@ -225,7 +230,7 @@ def look_once(ledger_url: str, run: str, *, log: Path | None = None) -> None:
     with _opened(log) as stderr:
         subprocess.run(  # noqa: S603  our own interpreter and module
             command(COURIER_MODULE),
-            input=_config(ledger_url, run, once=True),
+            input=_config(ledger_url, run, ledger_id, once=True),
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             start_new_session=True,  # as above
@@ -238,8 +243,9 @@ def _pipe(end: IO[bytes] | None) -> int:
     return end.fileno()
 
 
-def _config(ledger_url: str, run: str, *, once: bool) -> bytes:
-    return json.dumps({"ledger": ledger_url, "run": run, "once": once}).encode() + b"\n"
+def _config(ledger_url: str, run: str, ledger_id: str | None, *, once: bool) -> bytes:
+    values = {"ledger": ledger_url, "ledger_id": ledger_id, "run": run, "once": once}
+    return json.dumps(values).encode() + b"\n"
 
 
 @contextmanager
