@@ -140,7 +140,7 @@ class Message:
     def checked(cls, values: Mapping[str, Any]) -> Self:
         """The message with these fields, each of its type."""
         try:
-            found = _form(cls).model_validate(dict(values))
+            found = _FORMS[cls.kind].model_validate(dict(values))
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"]) or "?"
@@ -171,25 +171,6 @@ def read_message(frame: Frame) -> Message:
             "was sent is on the ledger."
         )
     return kind.from_frame(frame)
-
-
-_forms: dict[str, type[BaseModel]] = {}
-
-
-def _form(cls: type[Message]) -> type[BaseModel]:
-    """A model with the fields of ``cls`` that takes nothing else, and no type for another.
-
-    Defaults are for whoever writes a message: on the wire every field is there.
-    """
-    if cls.kind not in _forms:
-        config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
-        hints = get_type_hints(cls, include_extras=True)
-        plain = {
-            n: Any if BESIDE in getattr(h, "__metadata__", ()) else h for n, h in hints.items()
-        }
-        given = {f.name: (plain[f.name], ...) for f in fields(cls)}  # type: ignore[arg-type]
-        _forms[cls.kind] = create_model(cls.__name__, __config__=config, **given)  # type: ignore[call-overload]
-    return _forms[cls.kind]
 
 
 Floats = NDArray[np.float64]
@@ -535,3 +516,20 @@ def _circuit_text(circuit: Circuit) -> str:
 @lru_cache(maxsize=64)
 def _read_circuit(text: str) -> Circuit:
     return Circuit.from_dict(json.loads(text))
+
+
+def _form(cls: type[Message]) -> type[BaseModel]:
+    """A model with the fields of ``cls`` that takes nothing else, and no type for another.
+
+    Defaults are for whoever writes a message: on the wire every field is there.
+    """
+    config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    hints = get_type_hints(cls, include_extras=True)
+    beside = {name for name, hint in hints.items() if BESIDE in getattr(hint, "__metadata__", ())}
+    hints |= dict.fromkeys(beside, Any)
+    given = {f.name: (hints[f.name], ...) for f in fields(cls)}  # type: ignore[arg-type]
+    return create_model(cls.__name__, __config__=config, **given)  # type: ignore[call-overload, no-any-return]
+
+
+# Made here and not when they are needed: that compiles code, and the training thread has no time.
+_FORMS = {kind: _form(cls) for kind, cls in Message.known.items()}
