@@ -90,6 +90,9 @@ class QSGD(HasTerm, torch.optim.AdamW):
             self, config, registry=default_registry(), named_parameters=named_parameters
         )
 
+    qsgd_close = HasTerm.close
+    """As :meth:`close` was called once; programs of that time go on working."""
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in AdamW; the new group gets the term's settings where it has none of its own."""
         super().add_param_group(param_group)

@@ -401,3 +401,7 @@ def test_a_term_stays_on_its_optimizer_when_nobody_holds_it():
     assert found.qsgd_stats().steps == 2
     found.detach()
     assert attached(opt) is None
+
+
+def test_qsgd_close_of_earlier_programs_is_close():
+    assert qsgd.QSGD.qsgd_close is qsgd.QSGD.close

@@ -78,6 +78,11 @@ class Purse:
                 return False
         return True
 
+    def could_hold(self) -> bool:
+        """Whether the caps allow a refresh's worst case at all, were nothing of them spent."""
+        worsts = [(cap["cap"], self.worst.of(cap["unit"])) for cap in self.caps]
+        return all(worst is not None and worst <= cap for cap, worst in worsts)
+
     def usual_queue_s(self) -> float | None:
         """The median time to a result; None before the first."""
         return statistics.median(self.queue_s) if self.queue_s else None

@@ -492,7 +492,9 @@ class Scheduler:
         self._say("answered", f"The refresh of step {step} has arrived.")
 
     def _failed(self, step: int, error: QSGDError, *, denied: bool) -> None:
-        if not self._worked and (self._waits() or isinstance(error, ConfigError)):
+        spent_by_others = denied and self._purse is not None and self._purse.could_hold()
+        waits = self._waits() and not spent_by_others
+        if not self._worked and (waits or isinstance(error, ConfigError)):
             raise error
         if denied and self._config.on_exhausted == "raise":
             raise error

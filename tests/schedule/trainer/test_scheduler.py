@@ -672,6 +672,25 @@ def test_a_first_refresh_that_the_budget_denies_is_an_error(stage):
     assert stage.vendor.jobs() == []
 
 
+@pytest.mark.parametrize("policy", [Sync(), Tracked()])
+def test_a_budget_that_earlier_runs_have_spent_is_said_and_falls_back(stage, policy):
+    stage.ledger.create_budget("shared", {"micro_usd": PRICE})
+    stage.go(stage.scheduler(Sync(), budget="shared"), [0], every=1)
+    stage.run = "second"
+    sources = stage.go(stage.scheduler(policy, budget="shared"), range(3), every=1)
+    assert sources == ["nominal"] * 3
+    assert len(stage.vendor.jobs()) == 1
+    assert any("left" in message for message in stage.said("denied"))
+
+
+def test_a_budget_that_earlier_runs_have_spent_is_an_error_where_that_is_asked_for(stage):
+    stage.ledger.create_budget("shared", {"micro_usd": PRICE})
+    stage.go(stage.scheduler(Sync(), budget="shared"), [0], every=1)
+    stage.run = "second"
+    with pytest.raises(BudgetExceededError):
+        stage.go(stage.scheduler(Sync(), budget="shared", on_exhausted="raise"), [0], every=1)
+
+
 def test_a_price_that_nobody_knows_is_an_error_and_buys_nothing(stage):
     stage.have(priced=False)
     with pytest.raises(BudgetError):
