@@ -58,10 +58,18 @@ class Line:
         starts: couriers so far.
     """
 
-    def __init__(self, clock: Clock, url: str, run: str, *, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        url: str,
+        run: str,
+        *,
+        ledger_id: str | None = None,
+        log: Path | None = None,
+    ) -> None:
         self.starts = 0
         self._clock = clock
-        self._ledger = Ledger(url, clock=clock)
+        self._ledger = Ledger(url, clock=clock, known_as=ledger_id)
         self._run = run
         self._courier: LocalLine | None = None
         self._rest_until = 0.0
