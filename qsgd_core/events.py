@@ -88,7 +88,7 @@ class ScheduleChanged(Event):
 
     Attributes:
         what: planned, asked, answered, applied, fell back, denied, failed, late, partial,
-            recalibrated, outage, reached, overrun, audit, stopped or left.
+            recalibrated, outage, reached, overrun, stuck, audit, stopped or left.
         message: the same for people.
         status: where the run stands, plain JSON values: see
             :meth:`qsgd_core.schedule.trainer.scheduler.Scheduler.status`.

@@ -244,7 +244,9 @@ def test_a_checkpoint_of_adamw_without_the_term_goes_on_with_it(tmp_path):
     for p, q in zip(run.model.parameters(), other.model.parameters(), strict=True):
         assert torch.equal(p, q)
         assert torch.equal(plain.state[p]["exp_avg"], other.opt.state[q]["exp_avg"])
-    assert other.train(range(STEPS)).outcome()["stats"]["sources"]["measured"] == STEPS
+    sources = other.train(range(STEPS)).outcome()["stats"]["sources"]
+    assert sources["measured"] > 0
+    assert sources["measured"] + sources["held"] == STEPS
 
 
 def test_where_only_some_tensors_have_a_state_torch_is_told_not_to_be_strict(tmp_path):

@@ -30,7 +30,7 @@ class Crooked(SampledSimulator):
 
 PAID = """
 from dataclasses import replace
-from qsgd_core.jobs import Cost, Quote
+from qsgd_core.jobs import Cost, JobState, Quote
 from qsgd_kitshop.backend import KitshopBackend
 
 class Paid(KitshopBackend):
@@ -43,6 +43,10 @@ class Paid(KitshopBackend):
 
     def quote(self, work, *, shots):
         return Quote(Cost(usd=0.25), Cost(usd=0.5), "a price list", "2026-11-01")
+
+    def status(self, handle):
+        found = super().status(handle)
+        return replace(found, billed=Cost(usd=0.25 if found.state is JobState.DONE else 0.0))
 
     def fetch(self, handle):
         return replace(super().fetch(handle), billed=Cost(usd=0.25))

@@ -117,7 +117,7 @@ def test_one_run_of_a_comparison_has_a_page_too(folder, capfd):
     assert [page.count(f'id="figure-{name}"') for name in ("metric-loss", "effect")] == [1, 1]
     source = json.loads((run / "config.json").read_text())["source"]
     (line,) = re.findall("```\n(.*)\n```", twin)
-    assert line.startswith(f"qsgd train {source} --lr 0.03 ")
+    assert line.startswith(f"qsgd train {source} --optimizer adamw --lr 0.03 ")
     assert "--epochs 2" in line
 
 

@@ -23,6 +23,7 @@ ENDS = {
 }
 """What is over once something else has happened."""
 TROUBLE = {
+    "audit": "audit",
     "denied": "budget",
     "failed": "refresh failed",
     "fell back": "fallen back",

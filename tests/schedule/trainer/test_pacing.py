@@ -14,6 +14,7 @@ from stage import PRICE, Stage
 
 from qsgd_core.builtin.policies import Tracked
 from qsgd_core.jobs import Cost, Quote
+from qsgd_core.schedule.messages import Account
 from qsgd_core.schedule.trainer.horizon import Horizon
 from qsgd_core.schedule.trainer.purse import Purse
 
@@ -137,16 +138,13 @@ def test_dearer_than_expected_refreshes_become_fewer_and_not_an_overspending(sta
 
 
 def test_a_purse_counts_what_is_out_at_the_expected_price_and_keeps_the_worst_for_it():
-    values = {
-        "caps": [{"budget": "b", "unit": "micro_usd", "cap": 100, "reserved": 30, "spent": 40,
-                  "overrun": 0}],
-        "quote": {
-            "expected": {"usd": 10e-6, "qpu_s": None, "shots": 1},
-            "worst": {"usd": 30e-6, "qpu_s": None, "shots": 1},
-        },
-        "shots": 1, "tiles": 1, "queue_s": [], "backend": "x",
-    }  # fmt: skip
-    purse = Purse.from_values(values)
+    cap = {"budget": "b", "unit": "micro_usd", "cap": 100, "reserved": 30, "spent": 40}
+    price = {
+        "expected": {"usd": 10e-6, "qpu_s": None, "shots": 1},
+        "worst": {"usd": 30e-6, "qpu_s": None, "shots": 1},
+    }
+    said = Account([{**cap, "overrun": 0}], price, shots=1, tiles=1, queue_s=[], backend="x")
+    purse = Purse.of(said)
     assert purse.affordable(1) == 5
     assert purse.holds(1)
     assert not purse.holds(2)

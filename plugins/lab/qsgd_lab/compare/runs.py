@@ -169,8 +169,8 @@ def _go_on(home: Path, plan: Plan, key: RunKey) -> Literal["finished", "interrup
     observers: list[str | Observer] = [*settings.observers, Progress(path)]
     if _taken_up(path):
         # What the plan says holds, whatever QSGD_BACKEND says now.
-        config = plan.config(key)
-        asked = {name: getattr(config, name) for name in ("backend", "backend_options", "shots")}
+        term = plan.config(key).term
+        asked = {name: getattr(term, name) for name in ("backend", "backend_options", "shots")}
         summary = resume(str(path), task, asked=asked, observers=observers)
     else:
         config = _configured(home, plan, key)
