@@ -21,6 +21,7 @@ class Cluster:
         belief: as of ``now``.
         now: when the result ran, or the newest result so far if that was later.
         since: as in :class:`Group`.
+        known: whether any result so far was about it.
     """
 
     kind: Kind
@@ -28,6 +29,7 @@ class Cluster:
     belief: kalman.Belief
     now: float
     since: float | None
+    known: bool
 
 
 def clusters(
@@ -84,7 +86,7 @@ def without(group: Group, gone: set[int]) -> Group | None:
         return None
     belief = kalman.taken(belief_of(group), _places(kept, models.COUNT[group.kind]))
     sites = tuple(group.sites[i] for i in kept)
-    return group_of(Cluster(group.kind, sites, belief, group.at, None), belief, group.since)
+    return group_of(Cluster(group.kind, sites, belief, group.at, None, True), belief, group.since)
 
 
 def _cluster(kind: Kind, sites: frozenset[int], members: list[Group], at: float) -> Cluster:
@@ -100,6 +102,7 @@ def _cluster(kind: Kind, sites: frozenset[int], members: list[Group], at: float)
         kalman.taken(kalman.joined(beliefs), _places(ascending, models.COUNT[kind])),
         now,
         max((group.since for group in members if group.since is not None), default=None),
+        bool(members),
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 Floats = NDArray[np.float64]
 
@@ -87,6 +88,32 @@ def reset(belief: Belief) -> Belief:
     """The belief after a recalibration: the old mean, as uncertain as the prior and a bit more."""
     covariance = KEPT_ON_RESET * belief.covariance + np.eye(len(belief.mean))
     return Belief(belief.mean, covariance)
+
+
+def within(belief: Belief, least: Floats, most: Floats) -> Belief:
+    """The belief with its mean moved to the likeliest point that is possible.
+
+    Minimises (x - m)ᵀ P⁻¹ (x - m) over least ≤ x ≤ most: estimate projection, D. Simon, IET Control
+    Theory & Applications 4, 1303 (2010). What a rate below 0 had made up for goes back to the
+    parameters that go with it, which cutting that rate off alone would not do. Solved as the least
+    distance to some half-spaces: Lawson and Hanson, Solving Least Squares Problems, chapter 23.
+
+    Args:
+        belief: after learning.
+        least: (d,), -inf where there is no limit; below ``most``.
+        most: (d,), inf where there is no limit.
+    """
+    if ((least <= belief.mean) & (belief.mean <= most)).all():
+        return belief
+    # With P = LLᵀ and y = L⁻¹(x - m): the shortest y of which normals @ y >= beyond.
+    root = np.linalg.cholesky(belief.covariance)
+    low, high = np.isfinite(least), np.isfinite(most)
+    normals = np.concatenate([root[low], -root[high]])
+    beyond = np.concatenate([(least - belief.mean)[low], (belief.mean - most)[high]])
+    goal = np.append(np.zeros(len(root)), 1.0)
+    pulls, _ = nnls(np.vstack([normals.T, beyond]), goal)
+    moved = root @ (normals.T @ pulls) / (1.0 - beyond @ pulls)
+    return Belief(np.clip(belief.mean + moved, least, most), belief.covariance)
 
 
 def learn(belief: Belief, slope: Floats, noise: Floats, innovation: Floats) -> Learned:

@@ -29,9 +29,9 @@ COUNT: dict[Kind, int] = {"channel": 5, "affine": 2}
 STEP = 1e-3
 """Of a finite difference, in prior standard deviations: curvature then costs less than 1e-6."""
 
-MOST_DEPOLARISING = 0.75
-MOST_READOUT = 0.45
-"""A readout that is wrong more often than right is not a calibration error."""
+MOST_RATES = np.array([0.75, 0.45, 0.45])
+"""Of depolarising, e01 and e10; none is below 0. A readout that is wrong more often than right is
+not a calibration error."""
 
 LEAST_SCALE = 1e-3
 
@@ -98,7 +98,7 @@ def predict(batch: CircuitBatch, sites: Sites, table: Table) -> Floats:
         exact = ideal.ideal(batch.circuit, batch.angles, batch.observables)
         shift, scale = _affine(batch, sites, table)
         return shift + scale * exact
-    values = _physical(table.state["channel"][sites], table.nominal[sites], least=0.0)
+    values = _physical(table.state["channel"][sites], table.nominal[sites])
     return noise.compiled(batch.circuit, batch.observables)(batch.angles, values)
 
 
@@ -121,8 +121,8 @@ class Linear:
 def linearise(batch: CircuitBatch, sites: Sites, table: Table) -> Linear:
     """What :func:`predict` gives, and how it changes with the parameters of each qubit's site.
 
-    A rate that the state puts below 0 counts as 0 in the prediction, but the slope is taken where
-    the state is: it would vanish at the limit, and the state could never come back.
+    At a rate's limit the slope goes on beyond it: it would vanish there, and the state could never
+    come back.
 
     Args:
         batch: circuit, angles, observables.
@@ -141,7 +141,7 @@ def linearise(batch: CircuitBatch, sites: Sites, table: Table) -> Linear:
     for qubit in range(n):
         for k in range(count):
             state[1 + qubit * count + k, :, qubit, k] += STEP
-    values = _physical(state, table.nominal[sites], least=-1.0).reshape(-1, n, count)
+    values = _physical(state, table.nominal[sites], slack=1.0).reshape(-1, n, count)
     angles = np.tile(batch.angles, (1 + n * count, 1))
     z = noise.compiled(batch.circuit, batch.observables)(angles, values)
     z = z.reshape(1 + n * count, rows, -1)
@@ -150,16 +150,39 @@ def linearise(batch: CircuitBatch, sites: Sites, table: Table) -> Linear:
     return Linear(predict(batch, sites, table), slope, qubits)
 
 
-def _physical(state: Floats, nominal: Floats, *, least: float) -> Floats:
-    """Columns of :data:`noise.PARAMETERS` from the state, rates no lower than ``least``."""
+def limits(kind: Kind, nominal: Floats) -> tuple[Floats, Floats]:
+    """Between what the state of each site can lie: (S, parameters) each, infinite where anywhere.
+
+    Args:
+        kind: which model.
+        nominal: (S, 3), as in :class:`Table`.
+    """
+    most = np.full((len(nominal), COUNT[kind]), np.inf)
+    least = -most
+    if kind == "channel":
+        spread = _spread(nominal)
+        least[:, 2:] = np.minimum(-nominal / spread, 0.0)
+        most[:, 2:] = np.maximum((MOST_RATES - nominal) / spread, 0.0)
+    else:
+        least[:, 1] = (LEAST_SCALE - 1.0) / prior.SCALE_SD
+    return least, most
+
+
+def _spread(nominal: Floats) -> Floats:
+    """Prior standard deviation of each rate, (…, 3)."""
+    spread = np.full(nominal.shape, prior.READOUT_SD)
+    relative = prior.DEPOLARISING_SD * nominal[..., 0]
+    spread[..., 0] = np.maximum(relative, prior.DEPOLARISING_LEAST_SD)
+    return spread
+
+
+def _physical(state: Floats, nominal: Floats, *, slack: float = 0.0) -> Floats:
+    """Columns of :data:`noise.PARAMETERS` from the state, rates within their limits ± ``slack``."""
     values = np.empty(state.shape)
-    p = nominal[..., 0]
-    spread = np.maximum(prior.DEPOLARISING_SD * p, prior.DEPOLARISING_LEAST_SD)
     values[..., 0] = prior.OFFSET_SD * state[..., 0]
     values[..., 1] = prior.GAIN_SD * state[..., 1]
-    values[..., 2] = np.clip(p + spread * state[..., 2], least, MOST_DEPOLARISING)
-    read = nominal[..., 1:] + prior.READOUT_SD * state[..., 3:]
-    values[..., 3:] = np.clip(read, least, MOST_READOUT)
+    rates = nominal + _spread(nominal) * state[..., 2:]
+    values[..., 2:] = np.clip(rates, -slack, MOST_RATES + slack)
     return values
 
 

@@ -75,7 +75,8 @@ class Tracker:
 
         Results may come late and out of order. One that ran before the newest teaches less, by as
         much as the parameters may have moved since; it raises no alarm, and nothing is learned
-        from it if it is from before a recalibration.
+        from it if it is from before a recalibration. The first result about some sites raises none
+        either: there is nothing that it could be another device than.
 
         The alarm compares two explanations of the result by their likelihood: the belief as it
         is, and the belief after a recalibration. Unlike a bound on ``nis`` this looks in the
@@ -101,7 +102,8 @@ class Tracker:
         where = _where(work, sites)
         _check(work, z, shots)
         state, elsewhere = self._placed(where, physical, at)
-        table = models.Table.of(state, 1 + max(int(part.max()) for part in where))
+        known = [np.array(group.sites) for group in state.groups]
+        table = models.Table.of(state, 1 + max(int(sites.max()) for sites in [*where, *known]))
         seen = [
             _Seen.of(batch, y, part, table, shots)
             for batch, y, part in zip(work.batches, z, where, strict=True)
@@ -111,7 +113,7 @@ class Tracker:
         # and not one of its whole width cubed:
         #     rows on (0 1 2) and (2 3), another on (5 6)  ->  clusters {0 1 2 3} and {5 6}
         alone, found = clusters(state.groups, [(s.kind, s.sites) for s in seen], at)
-        parts = [_Part.of(cluster, seen, at, elsewhere) for cluster in found]
+        parts = [_Part.of(cluster, seen, table, at, elsewhere) for cluster in found]
         # A recalibration is often the whole device's, and each group sees only a few rows of it.
         everywhere = sum(part.evidence for part in parts) > ALARM
         alarms = [part.teaches_alarm(everywhere) for part in parts]
@@ -191,6 +193,7 @@ class _Part:
     """What the result says to one cluster.
 
     Attributes:
+        limits: what its parameters can be, least and most, (d,) each.
         chosen: per batch (B, n_obs), the observables that depend on it.
         quiet, shaken: learned as if nothing happened, and as if after a recalibration.
         late: whether it ran before the newest result.
@@ -198,6 +201,7 @@ class _Part:
     """
 
     cluster: Cluster
+    limits: tuple[Floats, Floats]
     chosen: list[NDArray[np.bool_]]
     quiet: kalman.Learned
     shaken: kalman.Learned
@@ -205,7 +209,14 @@ class _Part:
     ignored: bool
 
     @classmethod
-    def of(cls, cluster: Cluster, seen: list[_Seen], at: float, elsewhere: bool) -> _Part:
+    def of(
+        cls,
+        cluster: Cluster,
+        seen: list[_Seen],
+        table: models.Table,
+        at: float,
+        elsewhere: bool,
+    ) -> _Part:
         chosen = [batch.of_cluster(cluster) for batch in seen]
         pairs = [(batch, some) for batch, some in zip(seen, chosen, strict=True) if some.any()]
         slope = np.concatenate([batch.slope(cluster, some) for batch, some in pairs])
@@ -219,25 +230,34 @@ class _Part:
         old = cluster.since is not None and at < cluster.since
         # A late result that a recalibration would explain is the old device's: not to be learned.
         contradicts = late and shaken.log_likelihood - quiet.log_likelihood > ALARM
-        return cls(cluster, chosen, quiet, shaken, late, elsewhere or old or contradicts)
+        least, most = models.limits(cluster.kind, table.nominal[list(cluster.sites)])
+        limits = (least.ravel(), most.ravel())
+        return cls(cluster, limits, chosen, quiet, shaken, late, elsewhere or old or contradicts)
 
     @property
     def evidence(self) -> float:
         """Log likelihood ratio for a recalibration; 0 where it could not be told."""
-        if self.late or self.ignored:
+        # Where nothing was known, a surprise says that the vendor's figures are wrong, no more.
+        if self.late or self.ignored or not self.cluster.known:
             return 0.0
         return self.shaken.log_likelihood - self.quiet.log_likelihood
 
     def teaches_alarm(self, everywhere: bool) -> bool:
         """Whether this cluster starts afresh."""
-        return not (self.late or self.ignored) and (everywhere or self.evidence > ALARM)
+        told = self.cluster.known and not (self.late or self.ignored)
+        return told and (everywhere or self.evidence > ALARM)
 
     def group(self, recalibrated: float | None) -> Group:
         """The cluster as it is now known, recalibrated at that time or not at all."""
+        if self.ignored and recalibrated is None:
+            return group_of(self.cluster, self.cluster.belief, self.cluster.since)
+        # A device without noise leaves only shot noise to learn, which pulls rates below 0. Were
+        # they cut off in the prediction alone, the others would make up for what is not there, a
+        # result at other angles would contradict them, and look like a recalibration.
+        learned, since = self.quiet, self.cluster.since
         if recalibrated is not None:
-            return group_of(self.cluster, self.shaken.belief, recalibrated)
-        belief = self.cluster.belief if self.ignored else self.quiet.belief
-        return group_of(self.cluster, belief, self.cluster.since)
+            learned, since = self.shaken, recalibrated
+        return group_of(self.cluster, kalman.within(learned.belief, *self.limits), since)
 
 
 def _where(work: Workload, sites: Sequence[Sites] | None) -> list[Sites]:

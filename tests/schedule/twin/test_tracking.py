@@ -15,12 +15,14 @@ from qsgd_core.errors import CapabilityError, ConfigError
 from qsgd_core.schedule.twin import kalman, models
 from qsgd_core.schedule.twin.clusters import belief_of
 from qsgd_core.schedule.twin.estimate import Estimate, Group, Nominal
+from qsgd_core.schedule.twin.prior import TYPICAL
 from qsgd_core.schedule.twin.tracking import MODEL_FLOOR, Tracker
 from qsgd_core.schedule.twin.twin import Twin
 from qsgd_core.simulate import noise
 
 VENDOR = Nominal(0.010, 0.012, 0.024)
 START = Estimate(0, "simulated", VENDOR)
+TYPICAL_START = Estimate(0, "typical", TYPICAL)
 HOUR = 3600.0
 
 
@@ -190,6 +192,53 @@ def test_a_steady_device_raises_no_alarm():
     assert alarms_after(False, range(400, 410)) == 0
 
 
+def alarms_without_noise(seed, shots, depth, ends_at=None):
+    """Of 8 results of a device without noise; the last is of one that has some, if asked for."""
+    rng = np.random.default_rng(seed)
+    angles = 0.5 * rng.normal(size=(29, 4))
+    tracker, alarms = Tracker(TYPICAL_START), []
+    for hour in range(8):
+        angles = angles + 0.05 * rng.normal(size=angles.shape)
+        batch = CircuitBatch(ansatz(4, depth, "ring"), angles)
+        device = Device(4, seed)
+        device.noise[:] = 0.0 if hour < 7 or ends_at is None else ends_at
+        device.rng = rng
+        work = Workload((batch,))
+        lesson = tracker.learn(work, device.measure(work, shots), shots=shots, at=hour * HOUR)
+        alarms.append(lesson.alarm)
+    return alarms, tracker.estimate
+
+
+@pytest.mark.parametrize("shots, depth", [(1024, 2), (4096, 4), (4096, 8), (16384, 8)])
+def test_a_device_without_noise_was_not_recalibrated(shots, depth):
+    for seed in range(6):
+        alarms, estimate = alarms_without_noise(seed, shots, depth)
+        assert not any(alarms), (seed, alarms)
+        mean = np.reshape(estimate.groups[0].mean, (4, 5))
+        rates = np.array([TYPICAL.depolarising, TYPICAL.e01, TYPICAL.e10])
+        rates = rates + mean[:, 2:] * [0.004, 0.006, 0.006]
+        assert rates.min() > -1e-12
+
+
+def test_the_first_result_is_no_recalibration_however_wrong_the_vendor_is():
+    wrong = replace(START, typical=Nominal(0.03, 0.05, 0.06))
+    for tiles in (1, 6):
+        device, tracker, sites = Device(24, 0), Tracker(wrong), tiled(29, tiles)
+        device.noise[:] = 0.0
+        work = workload()
+        z = device.measure(work, 4096, sites)
+        lesson = tracker.learn(work, z, shots=4096, at=0.0, sites=sites)
+        assert lesson.nis > 2
+        assert not lesson.alarm
+
+
+def test_a_device_that_loses_its_perfection_was_recalibrated():
+    for seed in range(6):
+        ends_at = [0.03, 0.01, VENDOR.depolarising, VENDOR.e01, VENDOR.e10]
+        alarms, _ = alarms_without_noise(seed, 4096, 4, ends_at)
+        assert alarms == [False] * 7 + [True]
+
+
 def test_an_alarm_learns_the_new_calibration_from_the_same_rows():
     device, tracker = Device(4, 7), Tracker(START)
     for hour in range(6):
@@ -295,6 +344,14 @@ def test_a_circuit_across_two_groups_joins_them():
     assert group.sites == (0, 1, 2, 3)
     # One shot moves little: what was known has stayed with its site.
     np.testing.assert_allclose(group.mean, known, atol=0.3)
+
+
+def test_fewer_sites_than_a_group_has_teach_the_whole_group():
+    device, tracker = Device(4, 2), Tracker(START)
+    wide, narrow = workload(n=4, rows=9), workload(n=2, rows=9)
+    tracker.learn(wide, device.measure(wide, 512), shots=512, at=0.0)
+    tracker.learn(narrow, device.measure(narrow, 512), shots=512, at=HOUR)
+    assert [group.sites for group in tracker.estimate.groups] == [(0, 1, 2, 3)]
 
 
 def test_another_tile_s_group_is_left_alone():
@@ -462,6 +519,27 @@ def test_the_update_is_the_textbook_s():
     own = -0.5 * float(np.log(variance).sum())
     assert found.log_likelihood + own == pytest.approx(log_density, abs=1e-10)
     assert math.isfinite(found.log_likelihood)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1))
+def test_a_belief_within_limits_is_the_nearest_that_is_possible(seed):
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(1, 25))
+    root = np.tril(rng.normal(size=(size, size))) + 2 * np.eye(size)
+    belief = kalman.Belief(3 * rng.normal(size=size), root @ root.T)
+    least = np.where(rng.random(size) < 0.5, -np.inf, -rng.random(size))
+    most = np.where(rng.random(size) < 0.5, np.inf, rng.random(size))
+    found = kalman.within(belief, least, most)
+    assert (least <= found.mean).all()
+    assert (found.mean <= most).all()
+    np.testing.assert_array_equal(found.covariance, belief.covariance)
+    # Karush-Kuhn-Tucker: downhill leads out of what is possible, or nowhere.
+    uphill = np.linalg.solve(belief.covariance, found.mean - belief.mean)
+    at_least, at_most = found.mean < least + 1e-9, found.mean > most - 1e-9
+    np.testing.assert_allclose(uphill[~(at_least | at_most)], 0.0, atol=1e-6)
+    assert (uphill[at_least] > -1e-6).all()
+    assert (uphill[at_most] < 1e-6).all()
 
 
 # --- bad input ------------------------------------------------------------------------------------
