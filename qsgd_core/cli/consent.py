@@ -23,7 +23,7 @@ NO = 1
 
 
 @dataclass(frozen=True)
-class Plan:
+class Purchase:
     """What is about to be paid for.
 
     Attributes:
@@ -38,7 +38,7 @@ class Plan:
 
 
 def require_consent(
-    plan: Plan,
+    plan: Purchase,
     ledger: Ledger,
     *,
     yes: bool,
@@ -88,7 +88,7 @@ def at_terminal() -> Callable[[str], bool] | None:
     return lambda question: typer.confirm(question, default=False, err=True)
 
 
-def _question(plan: Plan, limits: Mapping[str, int], ledger: Ledger) -> str:
+def _question(plan: Purchase, limits: Mapping[str, int], ledger: Ledger) -> str:
     if limits:
         most = say_all(limits)
     elif plan.budget is not None:

@@ -16,7 +16,7 @@ from qsgd_core.errors import ConfigError
 from qsgd_core.measure.machine import differences
 from qsgd_core.measure.runner import Sample
 from qsgd_core.schedule.packing.tiles import pack
-from qsgd_core.schedule.record.entries import Applied
+from qsgd_core.schedule.record.entries import AppliedEntry
 from qsgd_core.schedule.record.reader import RecordReader
 from qsgd_core.schedule.snapshot import Snapshot
 
@@ -61,7 +61,7 @@ class Replay:
         self.checked_angles = 0
         self.checked_weights: set[int] = set()
         self.other_weights: int | None = None
-        self._applied: list[Applied] = []
+        self._applied: list[AppliedEntry] = []
         self._angles: dict[int, list[NDArray[np.float64]]] = {}
         if self.header["kind"] == "backend":
             self._applied = self._reader.applied()

@@ -15,7 +15,7 @@ FORMAT = 1
 
 
 @dataclass
-class Record:
+class Counters:
     """The engine's own counters."""
 
     steps: int = 0
@@ -35,7 +35,7 @@ class Record:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Record:
+    def from_json(cls, text: str) -> Counters:
         """Read the JSON form.
 
         Raises:
@@ -56,7 +56,7 @@ class Record:
             ) from error
 
     @classmethod
-    def go_on(cls, text: str, origin: dict[str, Any]) -> Record:
+    def go_on(cls, text: str, origin: dict[str, Any]) -> Counters:
         """Read the JSON form to count on with s from ``origin``; says so if that is another one.
 
         Raises:

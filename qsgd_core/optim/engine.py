@@ -32,7 +32,7 @@ from qsgd_core.optim.config import TermConfig
 from qsgd_core.optim.coordinates.groups import Groups
 from qsgd_core.optim.coordinates.layout import Layout
 from qsgd_core.optim.coordinates.selection import Bucket
-from qsgd_core.optim.counters import RECORD_KEY, Record
+from qsgd_core.optim.counters import RECORD_KEY, Counters
 from qsgd_core.optim.describe import Description, describe
 from qsgd_core.optim.hooks import LastPreHook
 from qsgd_core.optim.source.build import build_source
@@ -121,7 +121,7 @@ class Engine:
         self._optimizer = weakref.ref(optimizer)
         self._groups = Groups(optimizer, config, named_parameters=named_parameters, resumed=resumed)
         self._layout = Layout(optimizer, self._groups, paid=self.source.paid is not None)
-        self._record = Record(sources=dict.fromkeys(SOURCES, 0), origin=asdict(self.origin))
+        self._record = Counters(sources=dict.fromkeys(SOURCES, 0), origin=asdict(self.origin))
         self._effect = EffectSize()
         self._rounding = Rounding()
         self._closures = ClosurePlace(type(optimizer).step)
@@ -391,7 +391,7 @@ class Engine:
 
     def load_record(self, text: str) -> None:
         """Go on from :meth:`record_json`."""
-        self._record = Record.go_on(text, self._record.origin)
+        self._record = Counters.go_on(text, self._record.origin)
         if self._record.place is not None:
             self._seed.place = self._record.place
         kept = {"run": self._record.run, "schedule": self._record.schedule}

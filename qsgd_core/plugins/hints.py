@@ -14,7 +14,7 @@ from qsgd_core.specs import BackendSpec, Spec
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from qsgd_core.plugins.loading import Failure, PluginRecord, Plugins
+    from qsgd_core.plugins.loading import PluginFailure, PluginRecord, Plugins
 
 _CONTROLS = ("rademacher", "uniform", "gaussian", "permuted", "frozen")
 
@@ -80,7 +80,7 @@ def _would_serve(
     )
 
 
-def _quoted(failure: Failure, kind: type[Spec], name: str) -> QSGDError:
+def _quoted(failure: PluginFailure, kind: type[Spec], name: str) -> QSGDError:
     record = failure.record
     plugin = f"{record.name} {record.version}".strip()
     error = type(failure.error)(

@@ -80,7 +80,7 @@ class PluginRecord:
 
 
 @dataclass(frozen=True)
-class Failure:
+class PluginFailure:
     """A plugin that failed: its record, the exception, and the specs it gave before."""
 
     record: PluginRecord
@@ -98,7 +98,7 @@ class Plugins:
 
     def __init__(self) -> None:
         self.records: list[PluginRecord] = []
-        self.failures: list[Failure] = []
+        self.failures: list[PluginFailure] = []
         self._registered: list[Registered[Any]] = []
 
     def collect(self, kind: type[S]) -> list[Registered[S]]:
@@ -112,7 +112,7 @@ class Plugins:
     def _refuse(self, source: _Source, error: PluginError, given: _Given) -> None:
         record = source.record("failed", error=str(error))
         self.records.append(record)
-        self.failures.append(Failure(record, error, tuple(given.specs)))
+        self.failures.append(PluginFailure(record, error, tuple(given.specs)))
 
 
 class _Source:
@@ -279,7 +279,7 @@ def _call(manager: pluggy.PluginManager, hook: str, settings: Settings) -> Itera
         yield from values
 
 
-def _strict(failures: list[Failure]) -> PluginError:
+def _strict(failures: list[PluginFailure]) -> PluginError:
     reasons = " ".join(f"{f.record.name}: {f.error}" for f in failures)
     names = ",".join(dict.fromkeys(f.record.name for f in failures))
     return type(failures[0].error)(

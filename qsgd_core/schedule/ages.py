@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Hashable
 
 
-class Ages:
+class AgeTimer:
     """Ages by the dates when a thing is first asked for, and by a timer from there on.
 
     The wall clock may be set at any time: between processes there is nothing else to compare, but

@@ -17,7 +17,16 @@ from qsgd_core.errors import BackendError, JobFailedError, JobNotDoneError
 from qsgd_core.jobs import Cost, JobHandle, JobState, Limit, NoiseSnapshot, Quote
 from qsgd_core.settings import secrets_in_environment
 from qsgd_core.testing.guards import Heard, listening
-from qsgd_core.testing.jobs import Desk, Plan, Price, Sent, plan, price, require_allowed, seed_of
+from qsgd_core.testing.jobs import (
+    JobPlan,
+    JobSender,
+    PlanPrice,
+    Sent,
+    plan,
+    price,
+    require_allowed,
+    seed_of,
+)
 from qsgd_core.testing.measuring import (
     Measure,
     Measured,
@@ -80,30 +89,30 @@ class BackendConformance(MeasuringConformance):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def planned(cls, claims: Capabilities) -> Plan:
+    def planned(cls, claims: Capabilities) -> JobPlan:
         """Every job that will be sent."""
         return plan(claims, shots=cls.shots)
 
     @pytest.fixture(scope="class")
     @classmethod
-    def row_shots(cls, planned: Plan) -> int:
+    def row_shots(cls, planned: JobPlan) -> int:
         """Shots per row."""
         return planned.shots
 
     @pytest.fixture(scope="class")
     @classmethod
-    def quoted(cls, backend: Backend, planned: Plan) -> Price:
+    def quoted(cls, backend: Backend, planned: JobPlan) -> PlanPrice:
         """What they cost, asked before anything is sent."""
         return price(backend, planned)
 
     @pytest.fixture(scope="class")
     @classmethod
     def desk(
-        cls, request: pytest.FixtureRequest, backend: Backend, planned: Plan, quoted: Price
-    ) -> Iterator[Desk]:
+        cls, request: pytest.FixtureRequest, backend: Backend, planned: JobPlan, quoted: PlanPrice
+    ) -> Iterator[JobSender]:
         """Sends jobs, if they may be paid; cancels what is left over."""
         require_allowed(backend, quoted, cls.allow_cost_usd)
-        desk = Desk(backend, planned.shots, cls.deadline_s)
+        desk = JobSender(backend, planned.shots, cls.deadline_s)
         yield desk
         bills = request.config.stash.setdefault(COST, [])
         bills.append(None)  # unknown, should the backend fail to tell
@@ -114,7 +123,7 @@ class BackendConformance(MeasuringConformance):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def probes(cls, desk: Desk, planned: Plan) -> list[Sent]:
+    def probes(cls, desk: JobSender, planned: JobPlan) -> list[Sent]:
         """The jobs with the probes, sent one after the other and then waited for."""
         jobs = []
         for index, work in enumerate(planned.works[: len(planned.probes)]):
@@ -131,7 +140,7 @@ class BackendConformance(MeasuringConformance):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def measured(cls, planned: Plan, probes: list[Sent]) -> Measure:
+    def measured(cls, planned: JobPlan, probes: list[Sent]) -> Measure:
         """Each probe's share of the job it was part of."""
 
         def measure(name: str) -> Measured:
@@ -154,7 +163,7 @@ class BackendConformance(MeasuringConformance):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def repeat(cls, desk: Desk, planned: Plan) -> Repeat:
+    def repeat(cls, desk: JobSender, planned: JobPlan) -> Repeat:
         """The twins in a job of their own; calls 1 and 2 have the same seed."""
         known: dict[int, Measured] = {}
 
@@ -169,7 +178,7 @@ class BackendConformance(MeasuringConformance):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def cancelled(cls, desk: Desk, planned: Plan) -> Sent:
+    def cancelled(cls, desk: JobSender, planned: JobPlan) -> Sent:
         """A job that was cancelled twice as soon as it was sent."""
         job = desk.send("cancel", planned.again, seed=seed_of("cancel"))
         desk.backend.cancel(job.handle)
@@ -180,7 +189,7 @@ class BackendConformance(MeasuringConformance):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def refuse(cls, backend: Backend, desk: Desk) -> Refuse:
+    def refuse(cls, backend: Backend, desk: JobSender) -> Refuse:
         """Submits a workload that should be refused."""
 
         def submit(work: Workload, shots: int) -> object:
@@ -238,7 +247,9 @@ class BackendConformance(MeasuringConformance):
         assert claims.sampled, "a backend gives shots"
         assert not claims.closed_form, "a closed form may stand in for ideal simulators only"
 
-    def test_every_job_is_quoted(self, quoted: Price, planned: Plan, claims: Capabilities) -> None:
+    def test_every_job_is_quoted(
+        self, quoted: PlanPrice, planned: JobPlan, claims: Capabilities
+    ) -> None:
         """A quote per workload: all its shots, the expected cost within the worst, a source.
 
         If this fails: ``Quote(expected=Cost(...), worst=Cost(...), source=...)``; what is not known
@@ -257,7 +268,7 @@ class BackendConformance(MeasuringConformance):
                 assert quote.worst.shots >= taken, f"{taken} shots will be taken"
             assert quote.source or not claims.paid, "a price needs a source"
 
-    def test_calibration_fits_the_workload(self, backend: Backend, planned: Plan) -> None:
+    def test_calibration_fits_the_workload(self, backend: Backend, planned: JobPlan) -> None:
         """The vendor's noise figures are about the qubits that the widest circuit runs on.
 
         If this fails: give one physical qubit and one pair of readout probabilities per qubit of
@@ -277,7 +288,7 @@ class BackendConformance(MeasuringConformance):
 
     # --- handles ----------------------------------------------------------------------------------
 
-    def test_a_handle_survives_json(self, desk: Desk, job: Sent) -> None:
+    def test_a_handle_survives_json(self, desk: JobSender, job: Sent) -> None:
         """A handle is plain data: it can be written down and read back.
 
         If this fails: keep numbers, strings, lists and dicts in ``JobHandle.extra``; no tuple, no
@@ -312,7 +323,7 @@ class BackendConformance(MeasuringConformance):
         again = backend.fetch(JobHandle.from_json(job.handle.to_json()))
         assert [digest(p) for p in again.parts] == [digest(p) for p in job.result.parts]
 
-    def test_a_job_is_found_by_its_tag(self, backend: Backend, desk: Desk, job: Sent) -> None:
+    def test_a_job_is_found_by_its_tag(self, backend: Backend, desk: JobSender, job: Sent) -> None:
         """Within the find horizon the tag leads to the job, once, with a handle that serves.
 
         If this fails: submit with the tag where the vendor lists jobs by it, send at most one
@@ -325,7 +336,7 @@ class BackendConformance(MeasuringConformance):
         assert [digest(p) for p in result.parts] == [digest(p) for p in job.result.parts]
 
     def test_the_list_of_all_jobs_has_each_once_with_its_tag(
-        self, backend: Backend, desk: Desk, job: Sent
+        self, backend: Backend, desk: JobSender, job: Sent
     ) -> None:
         """``list_jobs`` has the job once it is found by its tag, and nothing that came before.
 
@@ -352,7 +363,9 @@ class BackendConformance(MeasuringConformance):
             now, before = getattr(later, unit), getattr(first, unit)
             assert None in (now, before) or now == before, f"{unit}: {before}, then {now}"
 
-    def test_a_tag_that_was_never_used_finds_nothing(self, backend: Backend, desk: Desk) -> None:
+    def test_a_tag_that_was_never_used_finds_nothing(
+        self, backend: Backend, desk: JobSender
+    ) -> None:
         """``find`` gives an empty list, and no job of another tag that begins alike.
 
         If this fails: compare whole tags, and return [] where the vendor says "not found".

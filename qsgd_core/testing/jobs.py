@@ -26,7 +26,7 @@ LOOK_S = (0.05, 10.0)
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """Every job that the kit will send.
 
     Attributes:
@@ -50,7 +50,7 @@ class Plan:
         return [*first, *[self.again] * self.repeats, self.again]
 
 
-def plan(has: Capabilities, *, shots: int | None) -> Plan:
+def plan(has: Capabilities, *, shots: int | None) -> JobPlan:
     """What will be sent to a backend with these capabilities.
 
     Args:
@@ -68,11 +68,11 @@ def plan(has: Capabilities, *, shots: int | None) -> Plan:
             "capabilities that allow it, or use other --shots."
         )
     twins = build("twins", has)
-    return Plan(chosen, probes, left_out, Workload(twins), 2 if has.seeded else 1)
+    return JobPlan(chosen, probes, left_out, Workload(twins), 2 if has.seeded else 1)
 
 
 @dataclass(frozen=True)
-class Price:
+class PlanPrice:
     """What the plan costs at most, and what the vendor's quotes say about it.
 
     Attributes:
@@ -109,12 +109,12 @@ def total_usd(costs: Iterable[Cost | None]) -> float | None:
     return None if None in amounts else sum(amount or 0.0 for amount in amounts)
 
 
-def price(backend: Backend, plan: Plan) -> Price:
+def price(backend: Backend, plan: JobPlan) -> PlanPrice:
     """Ask for a quote of every planned job. Sends nothing."""
-    return Price([backend.quote(work, shots=plan.shots) for work in plan.works])
+    return PlanPrice([backend.quote(work, shots=plan.shots) for work in plan.works])
 
 
-def require_allowed(backend: Backend, price: Price, allowed_usd: float | None) -> None:
+def require_allowed(backend: Backend, price: PlanPrice, allowed_usd: float | None) -> None:
     """Raise unless the plan may be paid.
 
     Raises:
@@ -161,7 +161,7 @@ class Sent:
 
 
 @dataclass
-class Desk:
+class JobSender:
     """Sends the kit's jobs, each under a tag of its own, and waits for them."""
 
     backend: Backend

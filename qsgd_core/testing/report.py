@@ -17,7 +17,7 @@ COST: pytest.StashKey[list[float | None]] = pytest.StashKey()
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CaseOutcome:
     """One test.
 
     Attributes:
@@ -36,17 +36,17 @@ class Outcome:
 
 
 @dataclass
-class Report:
+class ConformanceReport:
     """The outcomes of a run, in order.
 
     Attributes:
         cost_usd: what the vendor billed; 0 if nothing was sent, None if a bill did not say.
     """
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[CaseOutcome] = field(default_factory=list)
     cost_usd: float | None = 0.0
 
-    def of(self, verdict: Verdict) -> list[Outcome]:
+    def of(self, verdict: Verdict) -> list[CaseOutcome]:
         """The outcomes with this verdict."""
         return [outcome for outcome in self.outcomes if outcome.verdict == verdict]
 
@@ -59,7 +59,7 @@ class Collector:
     """The pytest plugin: fills :attr:`report`; tells ``progress`` each test that begins."""
 
     def __init__(self, progress: Callable[[str], object]) -> None:
-        self.report = Report()
+        self.report = ConformanceReport()
         self._progress = progress
         self._hints: dict[str, str] = {}
         self._seen: set[str] = set()
@@ -88,7 +88,7 @@ class Collector:
                 reason, said = _reason(report), ""
                 if verdict == "failed":
                     reason, said = self._once(item, reason, before=report.when == "setup")
-                self.report.outcomes.append(Outcome(item.name, suite, verdict, reason, said))
+                self.report.outcomes.append(CaseOutcome(item.name, suite, verdict, reason, said))
         return report
 
     def _once(self, item: pytest.Item, reason: str, *, before: bool) -> tuple[str, str]:
@@ -108,7 +108,7 @@ class Collector:
         """A file or class that cannot be collected is a failure."""
         if report.failed:
             name = report.nodeid or "collection"
-            self.report.outcomes.append(Outcome(name, "", "failed", str(report.longrepr)))
+            self.report.outcomes.append(CaseOutcome(name, "", "failed", str(report.longrepr)))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Add up the bills."""

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import pytest
 
-from qsgd_core.testing.report import Collector, Report
+from qsgd_core.testing.report import Collector, ConformanceReport
 
 Suite: TypeAlias = Literal["simulator", "backend", "perturbation", "classical", "provider"]
 
@@ -86,7 +86,7 @@ def suite_file(
     return text
 
 
-def run(text: str, *, progress: Callable[[str], object] = lambda test: None) -> Report:
+def run(text: str, *, progress: Callable[[str], object] = lambda test: None) -> ConformanceReport:
     """Run a test file of the kit, away from any configuration of the caller's.
 
     Args:

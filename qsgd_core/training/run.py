@@ -29,8 +29,8 @@ from qsgd_core.training.config import (
 )
 from qsgd_core.training.folder import environment
 from qsgd_core.training.folder.folder import (
-    Record,
     RunFolder,
+    RunRecord,
     begin,
     find_run,
     new_folder,
@@ -97,7 +97,7 @@ def train(
             session = _session(parts, folder, checkpoint_every)
             write_record(
                 folder,
-                Record(
+                RunRecord(
                     task.name,
                     source,
                     parts.config,
@@ -217,7 +217,7 @@ def _session(parts: Parts, folder: RunFolder, checkpoint_every: int | None) -> S
     return Session(parts, save, checkpoint_every=checkpoint_every)
 
 
-def same_task(task: Task | None, record: Record, settings: Settings, folder: RunFolder) -> Task:
+def same_task(task: Task | None, record: RunRecord, settings: Settings, folder: RunFolder) -> Task:
     """The task of a recorded run: ``task`` if that is it, else as the record says.
 
     Raises:
@@ -233,7 +233,7 @@ def same_task(task: Task | None, record: Record, settings: Settings, folder: Run
 
 
 def check_environment(
-    settings: Settings, record: Record, asked: Mapping[str, Any], folder: RunFolder
+    settings: Settings, record: RunRecord, asked: Mapping[str, Any], folder: RunFolder
 ) -> None:
     """Raise if the environment names another source of s than the run has.
 

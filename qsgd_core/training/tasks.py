@@ -13,7 +13,7 @@ from qsgd_core.plugins.registry import default_registry
 from qsgd_core.settings import Settings
 from qsgd_core.task import Task
 from qsgd_core.training import code
-from qsgd_core.training.folder.folder import Record
+from qsgd_core.training.folder.folder import RunRecord
 
 
 def load_task(source: str, settings: Settings) -> tuple[Task, str]:
@@ -63,7 +63,7 @@ def open_task(source: str, data: Path | None, settings: Settings) -> tuple[Task,
     return made, found
 
 
-def recorded_task(record: Record, settings: Settings, where: Path) -> Task:
+def recorded_task(record: RunRecord, settings: Settings, where: Path) -> Task:
     """The task of a run, as it was when that was recorded.
 
     Args:

@@ -16,7 +16,7 @@ import typer
 from patience import PATIENCE_S
 
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
-from qsgd_core.cli.consent import NO, Plan, is_large, require_consent
+from qsgd_core.cli.consent import NO, Purchase, is_large, require_consent
 from qsgd_core.errors import ConfigError
 from qsgd_core.jobs import JobHandle
 from qsgd_core.schedule.ledger.ledger import Ledger
@@ -37,7 +37,7 @@ def require(
     """The questions that were put; ``answer`` None: nobody is there."""
     asked: list[str] = []
     require_consent(
-        Plan("filebox:x", budget, price=lambda: "$0.10"),
+        Purchase("filebox:x", budget, price=lambda: "$0.10"),
         ledger,
         yes=yes,
         line=LINE,

@@ -27,7 +27,7 @@ from qsgd_core.schedule.record.entries import Stretch
 from qsgd_core.schedule.record.history import Spread
 from qsgd_core.schedule.record.writer import RecordWriter
 from qsgd_core.training.config import TrainConfig
-from qsgd_core.training.folder.folder import Record, RunFolder, write_record
+from qsgd_core.training.folder.folder import RunFolder, RunRecord, write_record
 from qsgd_core.training.folder.report import Report
 from qsgd_core.training.folder.report import report as gather
 
@@ -69,7 +69,7 @@ def train(
     folder = RunFolder(path / "run")
     folder.path.mkdir()
     config = TrainConfig(run=RUN, backend="filebox:x", perturbation="circuit", every=every)
-    write_record(folder, Record("digits", "digits", config, {}))
+    write_record(folder, RunRecord("digits", "digits", config, {}))
     stage = Stage(path, micro_usd=micro_usd)
     stage.have(coins=False, run_s=run_s, **vendor)
     header = {"kind": "backend", "run": RUN, "policy": "tracked", "wait": wait}

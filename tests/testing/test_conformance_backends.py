@@ -15,7 +15,7 @@ from qsgd_core.jobs import Cost, Quote
 from qsgd_core.plugins.registry import default_registry, forget_registries
 from qsgd_core.template import render
 from qsgd_core.testing import backend, measuring
-from qsgd_core.testing.jobs import Desk, plan, price, require_allowed
+from qsgd_core.testing.jobs import JobSender, plan, price, require_allowed
 from qsgd_core.testing.runner import run, suite_file
 
 FILE = Path(__file__).parents[1] / "conformance" / "broken_backends.py"
@@ -108,7 +108,7 @@ def test_after_a_failed_submission_the_kit_looks_for_the_job_and_counts_what_it_
 
     denying = runpy.run_path(str(FILE))["DeniesItsJob"]()
     planned = plan(denying.capabilities, shots=200)
-    desk = Desk(denying, planned.shots, deadline_s=20.0)
+    desk = JobSender(denying, planned.shots, deadline_s=20.0)
     for what in ("one", "two"):
         with pytest.raises(pytest.fail.Exception, match="and made job"):
             desk.send(what, planned.again, seed=1)

@@ -12,7 +12,7 @@ from qiskit.result.models import ExperimentResult
 from qiskit_aer import AerSimulator
 
 from qsgd_aer import translate
-from qsgd_aer.noise import Noise
+from qsgd_aer.noise import AerNoise
 from qsgd_aer.noise_files import load
 from qsgd_aer.options import AerOptions
 from qsgd_core.backend import Simulator
@@ -44,7 +44,7 @@ class Aer(Simulator):
         method, _, device = name.partition(":")[2].partition("@")
         self._require(device.upper() or "CPU")
         model = load(options.noise_model if options else None)
-        self._noise = None if model is None else Noise(model)
+        self._noise = None if model is None else AerNoise(model)
         self._simulator = AerSimulator(
             method=method, device=device.upper() or "CPU", noise_model=model
         )

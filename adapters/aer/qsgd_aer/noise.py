@@ -31,7 +31,7 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Noise:
+class AerNoise:
     """A noise model with what follows from it for circuits.
 
     Attributes:

@@ -14,7 +14,7 @@ from qiskit_aer.noise import (
     pauli_error,
 )
 
-from qsgd_aer.noise import Noise
+from qsgd_aer.noise import AerNoise
 from qsgd_aer.noise_files import load
 from qsgd_aer.translate import to_qiskit
 from qsgd_core.circuits import Circuit, CircuitBatch, Gate, Workload, ansatz
@@ -66,7 +66,7 @@ def operations(circuit) -> set[tuple[str, tuple[int, ...]]]:
 
 @pytest.mark.parametrize("entangler", ["chain", "ring"])
 def test_circuits_are_rewritten_into_the_models_gates_on_qubits_that_it_couples(entangler):
-    noise = Noise(device())
+    noise = AerNoise(device())
     circuit = noise.transpile(to_qiskit(ansatz(4, 2, entangler), measure=True), "aer")
     found = operations(circuit)
     assert {name for name, _ in found} == {"ecr", "rz", "sx"} | (
@@ -80,7 +80,7 @@ def test_circuits_are_rewritten_into_the_models_gates_on_qubits_that_it_couples(
 
 def test_the_untranspiled_circuit_would_run_without_any_error():
     before = to_qiskit(ansatz(4, 2), measure=True)
-    noisy = Noise(device())
+    noisy = AerNoise(device())
     assert not operations(before) & noisy.local
     assert operations(noisy.transpile(before, "aer")) & noisy.local
 
@@ -89,7 +89,7 @@ def test_a_model_for_our_own_gates_keeps_them():
     model = NoiseModel()
     model.add_all_qubit_quantum_error(depolarizing_error(0.02, 1), ["h", "ry"])
     model.add_all_qubit_quantum_error(depolarizing_error(0.05, 2), ["cx"])
-    noise = Noise(model)
+    noise = AerNoise(model)
     circuit = noise.transpile(to_qiskit(ansatz(3, 2), measure=True), "aer")
     names = {name for name, _ in operations(circuit)}
     assert {"ry", "cx"} <= names <= {"h", "ry", "rz", "cx"}
@@ -212,7 +212,7 @@ def test_json_without_a_gate_list_still_gives_the_gates_with_errors(tmp_path):
     path.write_text(json.dumps(device().to_dict(serializable=True)))
     # Aer itself would transpile into cx here, which carries no error.
     assert "cx" in load(str(path)).basis_gates
-    assert "cx" not in Noise(load(str(path))).basis
+    assert "cx" not in AerNoise(load(str(path))).basis
 
 
 @pytest.mark.parametrize(

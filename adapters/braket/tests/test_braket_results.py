@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from qsgd_braket.cloud.layout import Layout
+from qsgd_braket.cloud.layout import ResultLayout
 from qsgd_braket.cloud.results import read_results
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.errors import CapabilityError, JobFailedError, ResultCorruptError
@@ -103,27 +103,27 @@ def work(*shapes: tuple[int, int]) -> Workload:
 
 @pytest.mark.parametrize("route", ["set", "one"])
 def test_a_layout_goes_through_a_tag_and_back(route):
-    layout = Layout.of(work((64, 4), (3, 2)), route)
+    layout = ResultLayout.of(work((64, 4), (3, 2)), route)
     assert layout.text == f"{route}:64x4 3x2"
-    assert Layout.parse(layout.text) == layout
+    assert ResultLayout.parse(layout.text) == layout
     assert layout.shots(67 * 10) == (10 if route == "set" else 670)
 
 
 @pytest.mark.parametrize("text", ["", "set:", "set:4", "zip:1x1", "set:1x1;drop"])
 def test_a_layout_that_is_none_is_refused(text):
     with pytest.raises(ResultCorruptError, match="layout"):
-        Layout.parse(text)
+        ResultLayout.parse(text)
 
 
 def test_a_workload_of_too_many_batches_is_refused_before_it_is_sent():
     with pytest.raises(CapabilityError, match="block sizes"):
-        Layout.of(work(*[(10, 4)] * 60), "set")
+        ResultLayout.of(work(*[(10, 4)] * 60), "set")
 
 
 def test_rows_side_by_side_are_taken_apart():
     rng = np.random.default_rng(0)
     register = rng.integers(0, 2, (5, 8), dtype=np.uint8)
-    first, second = Layout("one", ((2, 3), (1, 2))).split([register], 5)
+    first, second = ResultLayout("one", ((2, 3), (1, 2))).split([register], 5)
     assert (first.values[0] == register[:, :3]).all()
     assert (first.values[1] == register[:, 3:6]).all()
     assert (second.values[0] == register[:, 6:]).all()
@@ -132,4 +132,4 @@ def test_rows_side_by_side_are_taken_apart():
 @pytest.mark.parametrize("shapes", [[(5, 2)], [(5, 2), (5, 3)], [(5, 2), (4, 2)]])
 def test_results_of_another_shape_are_not_taken(shapes):
     with pytest.raises(ResultCorruptError):
-        Layout("set", ((2, 2),)).split([np.zeros(s, np.uint8) for s in shapes], 5)
+        ResultLayout("set", ((2, 2),)).split([np.zeros(s, np.uint8) for s in shapes], 5)

@@ -35,7 +35,7 @@ from qsgd_ibm.hosts import require_safe
 from qsgd_ibm.limits import max_execution_time, require_usage
 from qsgd_ibm.mitigation import sampler_options
 from qsgd_ibm.options import IBMOptions
-from qsgd_ibm.pace import Pace
+from qsgd_ibm.pace import RateLimiter
 from qsgd_ibm.pricing import DEFAULT_REP_DELAY_S, Rate, expected_s, quote, rate
 from qsgd_ibm.results import read_result, sent_with
 from qsgd_ibm.snapshot import snapshot, stamp_of
@@ -91,7 +91,7 @@ class IBMBackend(Backend):
         )
         self._device_name = None if name == LEAST_BUSY else name.removeprefix("ibm:")
         self._clock = clock
-        self._pace = Pace(clock=clock, sleep=sleep)
+        self._pace = RateLimiter(clock=clock, sleep=sleep)
         self._compiler = Compiler(self._options)
         self._open: Connection | None = None
         self._device: Any = None

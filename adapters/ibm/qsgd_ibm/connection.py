@@ -15,7 +15,7 @@ from typing import Any
 from requests import Session
 
 from qsgd_core.errors import BackendError, BackendGoneError, PluginLoadError, TransientError
-from qsgd_ibm.devices import Device, read_devices
+from qsgd_ibm.devices import ListedDevice, read_devices
 from qsgd_ibm.failures import status_of, translating
 from qsgd_ibm.transport import Transport
 
@@ -71,7 +71,7 @@ class Connection:
             self.stale = self.stale or isinstance(error.__cause__, Warning)
             raise
 
-    def devices(self) -> list[Device]:
+    def devices(self) -> list[ListedDevice]:
         """Every quantum computer that the account's instances offer, least busy first."""
         with self.calling("listing devices"):
             return read_devices(

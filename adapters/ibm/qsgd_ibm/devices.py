@@ -10,7 +10,7 @@ from qsgd_core.errors import BackendGoneError
 
 
 @dataclass(frozen=True)
-class Device:
+class ListedDevice:
     """One line of ``GET /backends``."""
 
     name: str
@@ -23,15 +23,15 @@ class Device:
         return f"{self.name} ({self.qubits} q, {self.pending} pending{state})"
 
 
-def read_devices(listing: Iterable[dict[str, Any]]) -> list[Device]:
+def read_devices(listing: Iterable[dict[str, Any]]) -> list[ListedDevice]:
     """Quantum computers in IBM's list, least busy first; simulators and mocks left out."""
-    devices: dict[str, Device] = {}
+    devices: dict[str, ListedDevice] = {}
     for entry in listing:
         if entry.get("class") in ("mock", "simulator") or entry.get("is_simulator"):
             continue
         status = entry.get("status")
         name = status.get("name") if isinstance(status, dict) else status
-        device = Device(
+        device = ListedDevice(
             name=str(entry["name"]),
             qubits=int(entry.get("qubits") or 0),
             pending=int(entry.get("queue_length") or 0),
@@ -41,7 +41,7 @@ def read_devices(listing: Iterable[dict[str, Any]]) -> list[Device]:
     return sorted(devices.values(), key=lambda d: (not d.online, d.pending, d.name))
 
 
-def least_busy(devices: list[Device], *, account: str) -> Device:
+def least_busy(devices: list[ListedDevice], *, account: str) -> ListedDevice:
     """The device that is online with the fewest pending jobs.
 
     Raises:
@@ -57,7 +57,7 @@ def least_busy(devices: list[Device], *, account: str) -> Device:
     )
 
 
-def not_available(name: str, devices: list[Device], *, account: str) -> BackendGoneError:
+def not_available(name: str, devices: list[ListedDevice], *, account: str) -> BackendGoneError:
     """The error for a device that is not in the account: never a silent stand-in.
 
     Args:
@@ -81,7 +81,7 @@ def not_available(name: str, devices: list[Device], *, account: str) -> BackendG
     return BackendGoneError(" ".join(said))
 
 
-def offline(name: str, devices: list[Device], *, account: str) -> BackendGoneError:
+def offline(name: str, devices: list[ListedDevice], *, account: str) -> BackendGoneError:
     """The error for a device of the account that takes no jobs now."""
     online = _listed([d for d in devices if d.online])
     return BackendGoneError(
@@ -101,5 +101,5 @@ def _recording_of(name: str) -> tuple[str | None, bool]:
     return (None, False) if cls is None else (recording, cls().physical_qubits is None)
 
 
-def _listed(devices: list[Device]) -> str:
+def _listed(devices: list[ListedDevice]) -> str:
     return ", ".join(map(str, devices)) or "none"

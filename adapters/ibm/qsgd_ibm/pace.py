@@ -10,7 +10,7 @@ JOBS_PER_WINDOW = 5
 WINDOW_S = 60.0
 
 
-class Pace:
+class RateLimiter:
     """Waits as long as needed before a submission.
 
     Args:

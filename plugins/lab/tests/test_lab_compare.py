@@ -23,7 +23,14 @@ from qsgd_core.training.folder.folder import RunFolder
 from qsgd_lab.compare import drive as driving
 from qsgd_lab.compare import runs, witness
 from qsgd_lab.compare.drive import drive, held
-from qsgd_lab.compare.plan import RUNS, Plan, RunKey, default_folder, read_plan, take_folder
+from qsgd_lab.compare.plan import (
+    RUNS,
+    ComparisonPlan,
+    RunKey,
+    default_folder,
+    read_plan,
+    take_folder,
+)
 from qsgd_lab.compare.planning import Asked, make_plan
 from qsgd_lab.compare.table import Comparison, read_comparison
 
@@ -48,11 +55,13 @@ class Here:
             yield key
 
 
-def plan_of(source: str, *, seeds: int = 2, arms: Sequence[str] = ARMS, **asked: object) -> Plan:
+def plan_of(
+    source: str, *, seeds: int = 2, arms: Sequence[str] = ARMS, **asked: object
+) -> ComparisonPlan:
     return make_plan(Asked(source, arms, seeds, **asked), default_registry())
 
 
-def compare(home: Path, plan: Plan, executor: Here | None = None) -> Comparison:
+def compare(home: Path, plan: ComparisonPlan, executor: Here | None = None) -> Comparison:
     with held(home, plan) as begun:
         assert drive(home, begun, executor or Here(), lambda key, outcome: None)
         return read_comparison(home, begun)

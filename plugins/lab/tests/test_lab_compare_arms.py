@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from qsgd_core.errors import ConfigError
 from qsgd_core.plugins.registry import Registry, default_registry
 from qsgd_lab.compare.arms import WORDS, matching_arm, parse_arm, parse_arms, split
-from qsgd_lab.compare.plan import ArmPlan, Plan
+from qsgd_lab.compare.plan import ArmPlan, ComparisonPlan
 from qsgd_lab.compare.planning import Asked, make_plan
 from qsgd_lab.compare.presets import preset_arms
 
@@ -19,7 +19,7 @@ def registry() -> Registry:
     return default_registry()
 
 
-def planned(names: str, registry: Registry, **asked: object) -> Plan:
+def planned(names: str, registry: Registry, **asked: object) -> ComparisonPlan:
     return make_plan(Asked("digits", split(names), 1, **asked), registry)
 
 

@@ -16,7 +16,7 @@ from qsgd_core.plugins.registry import default_registry, forget_registries
 from qsgd_core.training.folder.folder import RunFolder
 from qsgd_lab.compare import runs
 from qsgd_lab.compare.drive import drive, held
-from qsgd_lab.compare.plan import RUNS, Plan
+from qsgd_lab.compare.plan import RUNS, ComparisonPlan
 from qsgd_lab.compare.planning import Asked, make_plan
 from qsgd_lab.compare.table import Comparison, read_comparison
 
@@ -58,11 +58,11 @@ def environment(monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path) ->
     forget_registries()
 
 
-def plan_of(data: Path, **asked: Any) -> Plan:
+def plan_of(data: Path, **asked: Any) -> ComparisonPlan:
     return make_plan(Asked("gsm8k", ARMS, 2, max_steps=4, data=data, **asked), default_registry())
 
 
-def compare(home: Path, plan: Plan) -> Comparison:
+def compare(home: Path, plan: ComparisonPlan) -> Comparison:
     with held(home, plan) as begun:
         assert drive(home, begun, Here(), lambda key, outcome: None)
         return read_comparison(home, begun)

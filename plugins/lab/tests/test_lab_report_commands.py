@@ -13,16 +13,16 @@ import typer
 from qsgd_core.cli.app import main
 from qsgd_core.plugins.registry import default_registry
 from qsgd_core.training.config import TrainConfig, resolve
-from qsgd_core.training.folder.folder import Record
-from qsgd_lab.compare.plan import Plan
+from qsgd_core.training.folder.folder import RunRecord
+from qsgd_lab.compare.plan import ComparisonPlan
 from qsgd_lab.report.commands import compare_command, train_command
 
 
-def planned_by(line: str, monkeypatch: pytest.MonkeyPatch) -> Plan:
+def planned_by(line: str, monkeypatch: pytest.MonkeyPatch) -> ComparisonPlan:
     """What ``qsgd compare`` would go on with."""
-    plans: list[Plan] = []
+    plans: list[ComparisonPlan] = []
 
-    def keep(plan: Plan, *_: object, **__: object) -> None:
+    def keep(plan: ComparisonPlan, *_: object, **__: object) -> None:
         plans.append(plan)
         raise typer.Exit(0)
 
@@ -92,7 +92,7 @@ CONFIGS = [
 def test_the_line_of_a_run_asks_for_the_same_run(monkeypatch, config):
     settings, task = default_registry().settings, default_registry().make_task("sequences")
     full = resolve(config, task.defaults, settings)
-    line = train_command(Record("sequences", "sequences", replace(full, run="its-own"), {}))
+    line = train_command(RunRecord("sequences", "sequences", replace(full, run="its-own"), {}))
     asked: list[dict[str, object]] = []
 
     def keep(name: str, data: object, given: dict[str, object], *_: object) -> None:
@@ -108,9 +108,9 @@ def test_the_line_of_a_run_asks_for_the_same_run(monkeypatch, config):
 
 
 def test_a_replay_is_repeated_and_a_task_without_a_name_has_no_line():
-    replayed = Record("t", None, TrainConfig(replay="/runs/a b/record.sqlite"), {})
+    replayed = RunRecord("t", None, TrainConfig(replay="/runs/a b/record.sqlite"), {})
     assert train_command(replayed) == "qsgd train --replay '/runs/a b/record.sqlite'"
-    assert train_command(Record("t", None, TrainConfig(), {})) is None
-    given = train_command(Record("t", "s.py:f", TrainConfig(), {}, data="/data")) or ""
+    assert train_command(RunRecord("t", None, TrainConfig(), {})) is None
+    given = train_command(RunRecord("t", "s.py:f", TrainConfig(), {}, data="/data")) or ""
     assert given.startswith("qsgd train s.py:f --data /data --optimizer adamw ")
     assert given.endswith(" --seed 0")

@@ -16,7 +16,7 @@ from qsgd_core.plugins.loading import normalise
 from qsgd_core.plugins.registry import Registry, default_registry, parse_options
 
 if TYPE_CHECKING:
-    from qsgd_core.testing.report import Report
+    from qsgd_core.testing.report import ConformanceReport
     from qsgd_core.testing.runner import Suite
 
 
@@ -111,7 +111,7 @@ def _run(
     *,
     shots: int | None,
     allow_cost: float | None,
-) -> Report:
+) -> ConformanceReport:
     from qsgd_core.testing.measuring import require_enough_shots
     from qsgd_core.testing.runner import run, suite_file
 
@@ -130,7 +130,7 @@ def _progress(name: str) -> Iterator[Callable[[str], object]]:
         yield lambda test: status.update(f"{name}: {test}")
 
 
-def _record(name: str, reports: list[Report]) -> dict[str, Any]:
+def _record(name: str, reports: list[ConformanceReport]) -> dict[str, Any]:
     costs = [report.cost_usd for report in reports]
     return {
         "name": name,
@@ -148,7 +148,7 @@ def _record(name: str, reports: list[Report]) -> dict[str, Any]:
     }
 
 
-def _print(record: dict[str, Any], reports: list[Report]) -> None:
+def _print(record: dict[str, Any], reports: list[ConformanceReport]) -> None:
     rows = [
         (o.test, o.verdict, o.reason.partition("\n")[0])
         for report in reports

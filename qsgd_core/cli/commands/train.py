@@ -378,7 +378,7 @@ def _agree(asked: Mapping[str, Any], task: Task, *, yes: bool, line: Sequence[st
     from qsgd_core.schedule.ledger.ledger import Ledger
 
     consent.require_consent(
-        consent.Plan(name, asked.get("budget"), price=lambda: _price_of_a_refresh(task, asked)),
+        consent.Purchase(name, asked.get("budget"), price=lambda: _price_of_a_refresh(task, asked)),
         Ledger(settings.ledger_url()),
         yes=yes,
         line=line,

@@ -19,7 +19,13 @@ from qsgd_core.errors import ConfigError
 from qsgd_core.measure.ranks import Ranks
 from qsgd_core.optim.coordinates import memory as coordinates
 from qsgd_core.optim.coordinates.blocks import block_sizes, cut_blocks
-from qsgd_core.optim.coordinates.shards import Share, is_distributed, local, local_grad, share_of
+from qsgd_core.optim.coordinates.shards import (
+    LocalRange,
+    is_distributed,
+    local,
+    local_grad,
+    share_of,
+)
 
 MAX_BUCKET = 1 << 22
 """Coordinates of one bucket, roughly: bounds the working memory of scope ``all``."""
@@ -36,7 +42,7 @@ class Member:
     length: int
     group: int
     name: str
-    share: Share
+    share: LocalRange
 
     @property
     def own(self) -> slice:

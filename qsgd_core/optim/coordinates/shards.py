@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Share:
+class LocalRange:
     """The logical coordinates of a parameter that are on this rank: start ≤ i < stop.
 
     Attributes:
@@ -35,7 +35,7 @@ class Share:
     ranks: Ranks | None
 
 
-def share_of(param: torch.Tensor, name: str) -> Share:
+def share_of(param: torch.Tensor, name: str) -> LocalRange:
     """Which of a parameter's coordinates are on this rank.
 
     Raises:
@@ -47,7 +47,7 @@ def share_of(param: torch.Tensor, name: str) -> Share:
             "its coordinates are. Use torch.distributed.fsdp.fully_shard (FSDP2), or DDP."
         )
     if not is_distributed(param):
-        return Share(0, coordinates.count(param), None)
+        return LocalRange(0, coordinates.count(param), None)
     return _share_of_dtensor(param, name)  # type: ignore[arg-type]
 
 
@@ -79,7 +79,7 @@ def local_grad(param: torch.Tensor) -> torch.Tensor | None:
     return local(grad)
 
 
-def _share_of_dtensor(param: DTensor, name: str) -> Share:
+def _share_of_dtensor(param: DTensor, name: str) -> LocalRange:
     from torch.distributed.tensor import Replicate, Shard
 
     mesh, whole = param.device_mesh, coordinates.count(param)
@@ -89,7 +89,7 @@ def _share_of_dtensor(param: DTensor, name: str) -> Share:
         if mesh.size(dim) > 1 and not isinstance(placement, Replicate)
     ]
     if not cuts:
-        return Share(0, whole, None)
+        return LocalRange(0, whole, None)
     if len(cuts) > 1 or type(cuts[0][1]) is not Shard or cuts[0][1].dim != 0:
         raise _unknown(param, name, "only Replicate and one Shard(0) are known")
     dim = cuts[0][0]
@@ -104,7 +104,7 @@ def _share_of_dtensor(param: DTensor, name: str) -> Share:
             param, name, f"rank {rank} holds {found} rows where torch.chunk gives {last - first}"
         )
     row = whole // rows if rows else 0
-    return Share(first * row, last * row, Ranks(mesh.get_group(dim)))
+    return LocalRange(first * row, last * row, Ranks(mesh.get_group(dim)))
 
 
 def _unknown(param: DTensor, name: str, what: str) -> ConfigError:

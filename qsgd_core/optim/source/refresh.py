@@ -9,7 +9,7 @@ import torch
 from qsgd_core.measure.counts import at_step
 from qsgd_core.optim.coordinates.exchange import gather
 from qsgd_core.optim.coordinates.selection import Bucket
-from qsgd_core.optim.counters import Record
+from qsgd_core.optim.counters import Counters
 from qsgd_core.optim.source.held import State, read_held
 from qsgd_core.optim.source.modulation import Modulation, Source
 
@@ -17,7 +17,7 @@ from qsgd_core.optim.source.modulation import Modulation, Source
 def modulate(
     source: Source,
     *,
-    record: Record,
+    record: Counters,
     state: State,
     buckets: Sequence[Bucket],
     theta: Sequence[torch.Tensor],
@@ -53,7 +53,7 @@ def modulate(
     return modulation, k > 1
 
 
-def _held(record: Record, state: State, buckets: Sequence[Bucket]) -> list[torch.Tensor] | None:
+def _held(record: Counters, state: State, buckets: Sequence[Bucket]) -> list[torch.Tensor] | None:
     """The last measurement, unless a tensor that has a gradient now was not in it."""
     return None if record.measured_at is None else read_held(state, buckets)
 

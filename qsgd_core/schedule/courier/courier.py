@@ -26,7 +26,7 @@ from qsgd_core.errors import (
     may_exist,
 )
 from qsgd_core.jobs import JobState, Limit, Quote, merged
-from qsgd_core.schedule.ages import Ages
+from qsgd_core.schedule.ages import AgeTimer
 from qsgd_core.schedule.audit.findings import book, compare
 from qsgd_core.schedule.audit.statement import Stated, Statement, listed
 from qsgd_core.schedule.failures import may_work_later, say_error
@@ -84,7 +84,7 @@ class Courier:
         self._states = [state for state in OPEN if submit or not state.is_unsent]
         self._clock = clock
         self._timer = timer
-        self._ages = Ages(clock, timer)
+        self._ages = AgeTimer(clock, timer)
         self._next_look: dict[str, float] = {}
         self._wait: dict[str, float] = {}
         self._next_late = -math.inf

@@ -188,7 +188,7 @@ def expected_errors(
             n = batch.circuit.n_qubits
             where = np.tile(np.arange(n), (len(index), 1)) if sites is None else sites[i][index]
             models.check(some)
-            table = models.Table.of(twin.estimate, int(where.max()) + 1)
+            table = models.SiteTable.of(twin.estimate, int(where.max()) + 1)
             linear = models.linearise(some, where, table)
             variance.append(np.square(linear.slope).sum(axis=(2, 3)).ravel())
             noise.append((1.0 - np.square(linear.z)).ravel() / shots)

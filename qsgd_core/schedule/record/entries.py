@@ -16,7 +16,7 @@ Arrays = tuple[NDArray[np.float64], ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Refresh:
+class RefreshEntry:
     """A measurement was asked for.
 
     Attributes:
@@ -35,7 +35,7 @@ class Refresh:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class OutcomeEntry:
     """What came of a refresh.
 
     Attributes:
@@ -80,7 +80,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class Applied:
+class AppliedEntry:
     """A snapshot came into force: this step is the first that used it, with so many tiles."""
 
     step: int

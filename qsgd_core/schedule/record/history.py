@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qsgd_core.schedule.record.entries import Applied, Balance, Outcome, Refresh
+from qsgd_core.schedule.record.entries import AppliedEntry, Balance, OutcomeEntry, RefreshEntry
 from qsgd_core.schedule.record.worth import Skill, skill
 from qsgd_core.schedule.snapshot import Moment
 
@@ -122,7 +122,7 @@ class Point:
 
 
 def count(
-    asked: Sequence[Refresh], outcomes: Sequence[Outcome], applied: Sequence[Applied]
+    asked: Sequence[RefreshEntry], outcomes: Sequence[OutcomeEntry], applied: Sequence[AppliedEntry]
 ) -> Refreshes:
     """Refreshes by what came of them."""
     arrived = [o for o in outcomes if o.z]
@@ -137,7 +137,7 @@ def count(
     )
 
 
-def worth(outcomes: Sequence[Outcome], applied: Sequence[Applied]) -> Skill:
+def worth(outcomes: Sequence[OutcomeEntry], applied: Sequence[AppliedEntry]) -> Skill:
     """The skill score of the results whose step used what they are compared with.
 
     A step that waited for its own result did not: the first one, usually. A tracked twin is judged
@@ -169,7 +169,7 @@ def worth(outcomes: Sequence[Outcome], applied: Sequence[Applied]) -> Skill:
     )
 
 
-def prediction(outcomes: Sequence[Outcome]) -> Prediction:
+def prediction(outcomes: Sequence[OutcomeEntry]) -> Prediction:
     """Predicted against realised error."""
     learned = [o for o in outcomes if o.nis is not None]
     return Prediction(
@@ -183,9 +183,9 @@ def prediction(outcomes: Sequence[Outcome]) -> Prediction:
 
 def ages(
     n_steps: int,
-    applied: Sequence[Applied],
-    asked: Sequence[Refresh],
-    outcomes: Sequence[Outcome],
+    applied: Sequence[AppliedEntry],
+    asked: Sequence[RefreshEntry],
+    outcomes: Sequence[OutcomeEntry],
 ) -> Ages:
     """How stale what the steps used was."""
     at = _measured_at(n_steps, applied)
@@ -215,11 +215,11 @@ def burn_down(balances: Sequence[Balance]) -> dict[str, tuple[Point, ...]]:
     return {unit: tuple(points.values()) for unit, points in lines.items()}
 
 
-def _is_measured(row: Applied) -> bool:
+def _is_measured(row: AppliedEntry) -> bool:
     return row.frame.values["rung"] in ("measured", "tracked")
 
 
-def _measured_at(n_steps: int, applied: Sequence[Applied]) -> NDArray[np.int64]:
+def _measured_at(n_steps: int, applied: Sequence[AppliedEntry]) -> NDArray[np.int64]:
     """(n_steps,): when what each step used was measured; -1 where nothing was."""
     found = np.full(n_steps, -1, dtype=np.int64)
     for row in applied:
@@ -228,7 +228,7 @@ def _measured_at(n_steps: int, applied: Sequence[Applied]) -> NDArray[np.int64]:
     return found
 
 
-def _radians(at: NDArray[np.int64], asked: Sequence[Refresh]) -> list[float]:
+def _radians(at: NDArray[np.int64], asked: Sequence[RefreshEntry]) -> list[float]:
     moments = {
         r.step: Moment(r.step, r.wall, tuple(b.angles for b in r.work.batches)) for r in asked
     }
@@ -241,9 +241,9 @@ def _radians(at: NDArray[np.int64], asked: Sequence[Refresh]) -> list[float]:
 
 def _seconds(
     at: NDArray[np.int64],
-    applied: Sequence[Applied],
-    asked: Sequence[Refresh],
-    outcomes: Sequence[Outcome],
+    applied: Sequence[AppliedEntry],
+    asked: Sequence[RefreshEntry],
+    outcomes: Sequence[OutcomeEntry],
 ) -> Floats:
     notes = sorted({(a.step, a.wall) for a in applied} | {(r.step, r.wall) for r in asked})
     ran: Mapping[int, float] = {o.step: o.executed_at or o.wall for o in outcomes if o.z}

@@ -13,12 +13,12 @@ from qsgd_core.circuits import Workload
 from qsgd_core.errors import ConfigError, ResultCorruptError
 from qsgd_core.schedule.messages import Frame, read_workload
 from qsgd_core.schedule.record.entries import (
-    Applied,
+    AppliedEntry,
     Balance,
     Happening,
     Header,
-    Outcome,
-    Refresh,
+    OutcomeEntry,
+    RefreshEntry,
     Sampled,
     Stretch,
 )
@@ -65,29 +65,29 @@ class RecordReader:
         n_steps: int = max(self._rows(query)[0][0] or 0 for query in newest)
         return min(n_steps, int(self.header.get("samples_end", n_steps)))
 
-    def refreshes(self) -> list[Refresh]:
+    def refreshes(self) -> list[RefreshEntry]:
         """In the order of their steps."""
         query = "SELECT step, wall, shots, workload, used FROM refreshes ORDER BY step"
         return [
-            Refresh(step, wall, shots, self._work(work), tuple(self._frame(used).arrays))
+            RefreshEntry(step, wall, shots, self._work(work), tuple(self._frame(used).arrays))
             for step, wall, shots, work, used in self._rows(query)
         ]
 
-    def results(self) -> list[Outcome]:
+    def results(self) -> list[OutcomeEntry]:
         """In the order of their refreshes' steps."""
-        names = [f.name for f in fields(Outcome)]
+        names = [f.name for f in fields(OutcomeEntry)]
         found = []
         for row in self._rows(f"SELECT {', '.join(names)} FROM results ORDER BY step"):  # noqa: S608
             values = dict(zip(names, row, strict=True))
             z, alarm = tuple(self._frame(values["z"]).arrays), bool(values["alarm"])
-            found.append(Outcome(**values | {"z": z, "alarm": alarm}))
+            found.append(OutcomeEntry(**values | {"z": z, "alarm": alarm}))
         return found
 
-    def applied(self) -> list[Applied]:
+    def applied(self) -> list[AppliedEntry]:
         """In the order of their steps."""
         query = "SELECT step, wall, tiles, frame FROM applied ORDER BY step"
         rows = self._rows(query)
-        return [Applied(step, wall, tiles, self._frame(d)) for step, wall, tiles, d in rows]
+        return [AppliedEntry(step, wall, tiles, self._frame(d)) for step, wall, tiles, d in rows]
 
     def events(self) -> list[Happening]:
         """In the order they were told."""

@@ -26,7 +26,7 @@ from qsgd_core.errors import (
 )
 from qsgd_core.events import Observer, ScheduleChanged
 from qsgd_core.policy import Policy, View
-from qsgd_core.schedule.ages import Ages
+from qsgd_core.schedule.ages import AgeTimer
 from qsgd_core.schedule.failures import unpack_error
 from qsgd_core.schedule.messages import (
     PROTOCOL,
@@ -111,7 +111,7 @@ class Scheduler:
         self._tell_event = tell
         self._clock = clock
         self._timer = timer
-        self._ages = Ages(clock, timer)
+        self._ages = AgeTimer(clock, timer)
         self._starts = 0
         self._opened = False
         self._purse: Purse | None = None

@@ -37,7 +37,7 @@ LEAST_SCALE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class SiteTable:
     """An estimate as arrays over sites; a site beyond the last has the typical values.
 
     Attributes:
@@ -49,7 +49,7 @@ class Table:
     state: dict[Kind, Floats]
 
     @classmethod
-    def of(cls, estimate: Estimate, n_sites: int) -> Table:
+    def of(cls, estimate: Estimate, n_sites: int) -> SiteTable:
         """The first ``n_sites`` sites."""
         values = [estimate.of_site(site) for site in range(n_sites)]
         table = cls(
@@ -86,7 +86,7 @@ def check(batch: CircuitBatch) -> None:
         ) from error
 
 
-def predict(batch: CircuitBatch, sites: Sites, table: Table) -> Floats:
+def predict(batch: CircuitBatch, sites: Sites, table: SiteTable) -> Floats:
     """⟨observables⟩ as the device would give them, float64 (B, n_obs).
 
     Args:
@@ -118,7 +118,7 @@ class Linear:
     qubits: Sites
 
 
-def linearise(batch: CircuitBatch, sites: Sites, table: Table) -> Linear:
+def linearise(batch: CircuitBatch, sites: Sites, table: SiteTable) -> Linear:
     """What :func:`predict` gives, and how it changes with the parameters of each qubit's site.
 
     At a rate's limit the slope goes on beyond it: it would vanish there, and the state could never
@@ -155,7 +155,7 @@ def limits(kind: Kind, nominal: Floats) -> tuple[Floats, Floats]:
 
     Args:
         kind: which model.
-        nominal: (S, 3), as in :class:`Table`.
+        nominal: (S, 3), as in :class:`SiteTable`.
     """
     most = np.full((len(nominal), COUNT[kind]), np.inf)
     least = -most
@@ -186,7 +186,7 @@ def _physical(state: Floats, nominal: Floats, *, slack: float = 0.0) -> Floats:
     return values
 
 
-def _affine(batch: CircuitBatch, sites: Sites, table: Table) -> tuple[Floats, Floats]:
+def _affine(batch: CircuitBatch, sites: Sites, table: SiteTable) -> tuple[Floats, Floats]:
     """(shift, scale) of every observable: (B, n_obs), or (n_obs,) for sites of shape (n,)."""
     read, powers = _cone(batch.circuit, batch.observables)
     vendor, state = table.nominal[sites], table.state["affine"][sites]
@@ -201,7 +201,7 @@ def _factor(state: Floats) -> Floats:
     return np.maximum(1.0 + prior.SCALE_SD * state[..., 1], LEAST_SCALE)
 
 
-def _linearise_affine(batch: CircuitBatch, sites: Sites, table: Table) -> Linear:
+def _linearise_affine(batch: CircuitBatch, sites: Sites, table: SiteTable) -> Linear:
     exact = ideal.ideal(batch.circuit, batch.angles, batch.observables)
     shift, scale = _affine(batch, sites, table)
     factor = _factor(table.state["affine"][sites])

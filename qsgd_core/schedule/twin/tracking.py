@@ -103,7 +103,7 @@ class Tracker:
         _check(work, z, shots)
         state, elsewhere = self._placed(where, physical, at)
         known = [np.array(group.sites) for group in state.groups]
-        table = models.Table.of(state, 1 + max(int(sites.max()) for sites in [*where, *known]))
+        table = models.SiteTable.of(state, 1 + max(int(sites.max()) for sites in [*where, *known]))
         seen = [
             _Seen.of(batch, y, part, table, shots)
             for batch, y, part in zip(work.batches, z, where, strict=True)
@@ -165,7 +165,7 @@ class _Seen:
 
     @classmethod
     def of(
-        cls, batch: CircuitBatch, y: Floats, where: Sites, table: models.Table, shots: int
+        cls, batch: CircuitBatch, y: Floats, where: Sites, table: models.SiteTable, shots: int
     ) -> _Seen:
         line = models.linearise(batch, where, table)
         noise = np.maximum(1.0 - line.z**2, 0.0) / shots + MODEL_FLOOR
@@ -213,7 +213,7 @@ class _Part:
         cls,
         cluster: Cluster,
         seen: list[_Seen],
-        table: models.Table,
+        table: models.SiteTable,
         at: float,
         elsewhere: bool,
     ) -> _Part:

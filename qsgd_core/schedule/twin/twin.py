@@ -52,11 +52,11 @@ class Twin:
             predicted.append(models.predict(batch, where, table))
         return predicted
 
-    def _table_for(self, n_sites: int) -> models.Table:
+    def _table_for(self, n_sites: int) -> models.SiteTable:
         # A wider table replaces the shorter one whole, so that readers in other threads are safe.
         if n_sites > len(self._table.nominal):
             self._table = self._sized(n_sites)
         return self._table
 
-    def _sized(self, n_sites: int) -> models.Table:
-        return models.Table.of(self.estimate, n_sites)
+    def _sized(self, n_sites: int) -> models.SiteTable:
+        return models.SiteTable.of(self.estimate, n_sites)

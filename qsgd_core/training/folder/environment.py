@@ -8,7 +8,7 @@ from typing import Any
 from qsgd_core.events import Warned
 from qsgd_core.measure.machine import describe_machine, differences
 from qsgd_core.training.code import edited_since
-from qsgd_core.training.folder.folder import Record
+from qsgd_core.training.folder.folder import RunRecord
 from qsgd_core.training.loop.loading import repeats_workers
 from qsgd_core.training.loop.session import Parts
 
@@ -25,7 +25,7 @@ def describe(parts: Parts) -> dict[str, Any]:
     }
 
 
-def warn_of_differences(record: Record, parts: Parts) -> None:
+def warn_of_differences(record: RunRecord, parts: Parts) -> None:
     """Say once what may keep a resumed run from the bits of one that never stopped."""
     if edited := edited_since(record.code, record.source):
         _warn(

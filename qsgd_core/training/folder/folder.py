@@ -168,7 +168,7 @@ def find_run(run: str, runs: Path) -> RunFolder:
 
 
 @dataclass(frozen=True)
-class Record:
+class RunRecord:
     """What config.json holds.
 
     Attributes:
@@ -191,7 +191,7 @@ class Record:
     code: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_record(folder: RunFolder, record: Record) -> None:
+def write_record(folder: RunFolder, record: RunRecord) -> None:
     """Write config.json."""
     data = {
         "format": FORMAT,
@@ -206,7 +206,7 @@ def write_record(folder: RunFolder, record: Record) -> None:
     files.write_json(folder.config, data)
 
 
-def read_record(folder: RunFolder) -> Record:
+def read_record(folder: RunFolder) -> RunRecord:
     """Read config.json.
 
     Raises:
@@ -220,7 +220,7 @@ def read_record(folder: RunFolder) -> Record:
                 f"format {FORMAT}. Resume the run with the version that wrote it."
             )
         config = TrainConfig.from_dict(data["config"])
-        return Record(
+        return RunRecord(
             data["task"],
             data["source"],
             config,

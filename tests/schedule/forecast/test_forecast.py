@@ -179,7 +179,7 @@ def test_the_twins_expected_error_is_that_of_devices_drawn_from_the_prior(snapsh
     rng = np.random.default_rng(0)
     squares = []
     for _ in range(300):
-        table = models.Table.of(estimate, 4)
+        table = models.SiteTable.of(estimate, 4)
         table.state["channel"][:] = rng.standard_normal(table.state["channel"].shape)
         squares.append(np.square(models.predict(batch, np.arange(4), table) - free).mean())
     drawn = np.sqrt(np.mean(squares))

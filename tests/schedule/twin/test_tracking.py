@@ -456,14 +456,14 @@ def test_the_slope_is_the_difference_of_two_predictions(n, entangler):
     batch = CircuitBatch(ansatz(n, 2, entangler), angles, ((0,), (1, 2), (n - 1,)))
     kind = models.kind_of(batch.circuit)
     sites = np.tile(np.arange(n), (4, 1))
-    table = models.Table.of(START, n)
+    table = models.SiteTable.of(START, n)
     table.state[kind][:] = 0.3 * np.random.default_rng(1).normal(size=(n, models.COUNT[kind]))
     line = models.linearise(batch, sites, table)
     for site in range(n):
         for k in range(models.COUNT[kind]):
             ends = []
             for step in (-0.5e-3, 0.5e-3):
-                moved = models.Table(table.nominal, {kind: table.state[kind].copy()})
+                moved = models.SiteTable(table.nominal, {kind: table.state[kind].copy()})
                 moved.state[kind][site, k] += step
                 ends.append(models.predict(batch, sites, moved))
             for o in range(3):

@@ -19,7 +19,7 @@ from typing import Any
 from qsgd_braket import translate
 from qsgd_braket.cloud import names, pricing
 from qsgd_braket.cloud.device import Device, read_device
-from qsgd_braket.cloud.layout import Layout
+from qsgd_braket.cloud.layout import ResultLayout
 from qsgd_braket.cloud.results import read_results
 from qsgd_braket.cloud.service import Missing
 from qsgd_braket.cloud.translate import Regions
@@ -204,7 +204,7 @@ class BraketDevice(Backend):
                 handle=text,
                 may_have_spent=bool(task.get("numSuccessfulShots")),
             )
-        layout = Layout.parse(str(handle.extra["layout"]))
+        layout = ResultLayout.parse(str(handle.extra["layout"]))
         shots = layout.shots(int(task["shots"]))
 
         def read(path: str) -> bytes:
@@ -321,9 +321,9 @@ class BraketDevice(Backend):
 
     # --- one task ---------------------------------------------------------------------------------
 
-    def _plan(self, device: Device, work: Workload, shots: int) -> Layout:
+    def _plan(self, device: Device, work: Workload, shots: int) -> ResultLayout:
         self.capabilities.require(self.name, work, shots=shots)
-        layout = Layout.of(work, device.route)
+        layout = ResultLayout.of(work, device.route)
         fewest = device.total_shots[0]
         if fewest is not None and self._total_shots(layout, shots) < fewest:
             raise CapabilityError(
@@ -336,7 +336,7 @@ class BraketDevice(Backend):
         return layout
 
     @staticmethod
-    def _total_shots(layout: Layout, shots: int) -> int:
+    def _total_shots(layout: ResultLayout, shots: int) -> int:
         return shots * layout.n_rows if layout.route == "set" else shots
 
     def _within(self, limit: Limit, quote: Quote) -> None:

@@ -28,14 +28,14 @@ MAX_TEXT = 256
 
 
 @dataclass(frozen=True)
-class Layout:
+class ResultLayout:
     """``route`` and, per batch of the workload, (rows, qubits)."""
 
     route: Route
     batches: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, work: Workload, route: Route) -> Layout:
+    def of(cls, work: Workload, route: Route) -> ResultLayout:
         """The layout of a workload.
 
         Raises:
@@ -55,7 +55,7 @@ class Layout:
         return f"{self.route}:" + " ".join(f"{rows}x{qubits}" for rows, qubits in self.batches)
 
     @classmethod
-    def parse(cls, text: str) -> Layout:
+    def parse(cls, text: str) -> ResultLayout:
         """Read :attr:`text`.
 
         Raises:

@@ -21,7 +21,7 @@ LONGEST_S = 60.0
 
 
 @dataclass(frozen=True)
-class Price:
+class DevicePrice:
     """US dollars per task, shot and minute; None where unknown."""
 
     task: float | None
@@ -31,7 +31,7 @@ class Price:
     date: str | None
 
     @classmethod
-    def of(cls, device: Device, options: DeviceOptions) -> Price:
+    def of(cls, device: Device, options: DeviceOptions) -> DevicePrice:
         """Options first, then what the device's properties say, then the price table.
 
         No API tells the fee of a task: ``deviceCost`` of a QPU is its price of one shot.
@@ -80,7 +80,7 @@ def quote(device: Device, options: DeviceOptions, *, total_shots: int, width: in
         total_shots: of the whole task.
         width: qubits of the register, for an on-demand simulator.
     """
-    price = Price.of(device, options)
+    price = DevicePrice.of(device, options)
     if device.simulator:
         bounded = device.width is not None and width <= device.width
         expected = Cost(usd=price.simulator(0.0), shots=total_shots)
@@ -95,7 +95,7 @@ def billed(
     device: Device, options: DeviceOptions, *, shots: int, seconds: float | None = None
 ) -> Cost:
     """What a task that ran costs; AWS does not tell, this is the same arithmetic as the quote's."""
-    price = Price.of(device, options)
+    price = DevicePrice.of(device, options)
     if not device.simulator:
         return Cost(usd=price.qpu(shots), shots=shots)
     return Cost(usd=None if seconds is None else price.simulator(seconds), shots=shots)

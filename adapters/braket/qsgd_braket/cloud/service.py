@@ -37,7 +37,7 @@ MAX_PAGES = 200
 """Pages of 100 tasks that a search by tag goes through before it gives up rather than says no."""
 
 
-class Session(Protocol):
+class AwsSessionLike(Protocol):
     """What is used of the SDK's AwsSession."""
 
     boto_session: Any
@@ -72,8 +72,8 @@ class Service:
 
     def __init__(
         self,
-        creating: Session,
-        reading: Session,
+        creating: AwsSessionLike,
+        reading: AwsSessionLike,
         *,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:

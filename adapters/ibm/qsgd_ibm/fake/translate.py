@@ -43,7 +43,7 @@ def cut(circuit: QuantumCircuit, target: Target) -> Cut:
 
 def noise_of(target: Target, qubits: tuple[int, ...]) -> NoiseModel:
     """Aer's noise model of the device, for these physical qubits renumbered from 0."""
-    return NoiseModel.from_backend(_Part(_part(target, qubits)))
+    return NoiseModel.from_backend(_TargetBackend(_part(target, qubits)))
 
 
 def _relabelled(circuit: QuantumCircuit, qubits: tuple[int, ...]) -> QuantumCircuit:
@@ -78,7 +78,7 @@ def _part(target: Target, qubits: tuple[int, ...]) -> Target:
     return part
 
 
-class _Part(BackendV2):  # type: ignore[misc]
+class _TargetBackend(BackendV2):  # type: ignore[misc]
     """What ``NoiseModel.from_backend`` needs: a target."""
 
     def __init__(self, target: Target) -> None:

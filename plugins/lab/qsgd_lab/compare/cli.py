@@ -20,7 +20,7 @@ from qsgd_lab.compare.arms import split
 from qsgd_lab.compare.presets import preset_arms
 
 if TYPE_CHECKING:
-    from qsgd_lab.compare.plan import Plan
+    from qsgd_lab.compare.plan import ComparisonPlan
     from qsgd_lab.compare.table import Comparison
 
 INTERRUPTED = 130
@@ -168,7 +168,13 @@ def compare(
 
 
 def _run(
-    plan: Plan, out: Path | None, executor: str, jobs: int | None, *, yes: bool, line: Sequence[str]
+    plan: ComparisonPlan,
+    out: Path | None,
+    executor: str,
+    jobs: int | None,
+    *,
+    yes: bool,
+    line: Sequence[str],
 ) -> Comparison:
     from rich.console import Console
 
@@ -178,7 +184,7 @@ def _run(
     from qsgd_lab.compare.drive import drive, held
     from qsgd_lab.compare.executors import make_executor
     from qsgd_lab.compare.plan import default_folder
-    from qsgd_lab.compare.progress import Screen
+    from qsgd_lab.compare.progress import ComparisonProgress
     from qsgd_lab.compare.table import read_comparison, to_json
     from qsgd_lab.report.render import comparison_page
 
@@ -191,7 +197,7 @@ def _run(
     with held(home, plan) as begun:
         if ledger is not None:
             money.reserve(begun, ledger)
-        with Screen(home, begun, Console(stderr=True)) as screen:
+        with ComparisonProgress(home, begun, Console(stderr=True)) as screen:
             try:
                 finished = drive(home, begun, runner, screen)
             except KeyboardInterrupt:

@@ -12,14 +12,14 @@ from filelock import FileLock, Timeout
 from qsgd_core.errors import ConfigError
 from qsgd_core.training.folder.folder import LOCK
 from qsgd_lab.compare.executors import Executor
-from qsgd_lab.compare.plan import Plan, RunKey, make_folder, take_folder, unwritable
-from qsgd_lab.compare.runs import Outcome, outcome
+from qsgd_lab.compare.plan import ComparisonPlan, RunKey, make_folder, take_folder, unwritable
+from qsgd_lab.compare.runs import RunOutcome, outcome
 
 logger = logging.getLogger("qsgd_lab")
 
 
 @contextmanager
-def held(home: Path, plan: Plan) -> Iterator[Plan]:
+def held(home: Path, plan: ComparisonPlan) -> Iterator[ComparisonPlan]:
     """Take the comparison's folder for this process; gives the plan to go on with.
 
     Raises:
@@ -49,7 +49,7 @@ def held(home: Path, plan: Plan) -> Iterator[Plan]:
 
 
 def drive(
-    home: Path, plan: Plan, executor: Executor, tell: Callable[[RunKey, Outcome], None]
+    home: Path, plan: ComparisonPlan, executor: Executor, tell: Callable[[RunKey, RunOutcome], None]
 ) -> bool:
     """Bring every run that is not finished to its end.
 

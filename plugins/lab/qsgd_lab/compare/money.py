@@ -15,15 +15,15 @@ from qsgd_core.errors import ConfigError
 from qsgd_core.schedule.ledger.budgets import read_amounts
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.money import parse_budget, say_all
-from qsgd_lab.compare.plan import Plan, RunKey
+from qsgd_lab.compare.plan import ComparisonPlan, RunKey
 
 
-def paid_runs(plan: Plan) -> list[RunKey]:
+def paid_runs(plan: ComparisonPlan) -> list[RunKey]:
     """The runs that measure."""
     return [key for key in plan.every_run() if plan.arm(key.arm).paid]
 
 
-def agree(plan: Plan, ledger: Ledger, *, yes: bool, line: Sequence[str]) -> None:
+def agree(plan: ComparisonPlan, ledger: Ledger, *, yes: bool, line: Sequence[str]) -> None:
     """See to it that the comparison may spend its budget, and that it is one. Changes nothing.
 
     Args:
@@ -48,11 +48,11 @@ def agree(plan: Plan, ledger: Ledger, *, yes: bool, line: Sequence[str]) -> None
         _check_named(plan, runs)
     else:
         _shares(plan.budget, ledger, len(runs))
-    agreed = consent.Plan(backend, plan.budget)
+    agreed = consent.Purchase(backend, plan.budget)
     consent.require_consent(agreed, ledger, yes=yes, line=line, ask=consent.at_terminal())
 
 
-def reserve(plan: Plan, ledger: Ledger) -> None:
+def reserve(plan: ComparisonPlan, ledger: Ledger) -> None:
     """Make the runs' shares of an amount; those that are there stay as they are."""
     runs = paid_runs(plan)
     if plan.budget is None or not runs or ledger.caps(plan.budget):
@@ -62,7 +62,7 @@ def reserve(plan: Plan, ledger: Ledger) -> None:
         ledger.ensure_budget(_share(plan, key), shares)
 
 
-def budget_of(plan: Plan, key: RunKey) -> str:
+def budget_of(plan: ComparisonPlan, key: RunKey) -> str:
     """The ledger's name of what pays for a run: its share of an amount, or the named budget."""
     budget = plan.budget or ""
     try:
@@ -72,7 +72,7 @@ def budget_of(plan: Plan, key: RunKey) -> str:
     return _share(plan, key)
 
 
-def _share(plan: Plan, key: RunKey) -> str:
+def _share(plan: ComparisonPlan, key: RunKey) -> str:
     return f"compare:{plan.id}:{key.name}"
 
 
@@ -88,7 +88,7 @@ def _shares(budget: str, ledger: Ledger, n: int) -> dict[str, int]:
     return shares
 
 
-def _check_named(plan: Plan, runs: Sequence[RunKey]) -> None:
+def _check_named(plan: ComparisonPlan, runs: Sequence[RunKey]) -> None:
     """A named budget is there for all runs; only a fixed interval keeps the first from it."""
     if free := [key.arm for key in runs if plan.arm(key.arm).config["every"] is None]:
         raise ConfigError(

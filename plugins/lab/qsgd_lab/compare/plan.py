@@ -72,7 +72,7 @@ class RunKey:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """A comparison.
 
     Attributes:
@@ -157,18 +157,18 @@ class Plan:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def default_folder(plan: Plan, runs: Path) -> Path:
+def default_folder(plan: ComparisonPlan, runs: Path) -> Path:
     """Where this comparison is, each time it is asked for: ``runs/compare-digits-1a2b3c4d``."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", plan.task)[:LONGEST]
     return runs / f"compare-{safe}-{plan.digest()}"
 
 
-def write_plan(folder: Path, plan: Plan) -> None:
+def write_plan(folder: Path, plan: ComparisonPlan) -> None:
     """Write plan.json."""
     files.write_json(folder / NAME, asdict(plan))
 
 
-def read_plan(folder: Path) -> Plan:
+def read_plan(folder: Path) -> ComparisonPlan:
     """Read plan.json.
 
     Raises:
@@ -184,7 +184,7 @@ def read_plan(folder: Path) -> Plan:
             )
         arms = tuple(ArmPlan(**arm) for arm in data.pop("arms"))
         seeds, notes = tuple(data.pop("seeds")), tuple(data.pop("notes", ()))
-        return Plan(arms=arms, seeds=seeds, notes=notes, **data)
+        return ComparisonPlan(arms=arms, seeds=seeds, notes=notes, **data)
     except FileNotFoundError:
         raise ConfigError(
             f"{folder} holds no comparison: it has no {NAME}. Give the folder of one, or start "
@@ -223,7 +223,7 @@ def unwritable(folder: Path, error: OSError) -> ConfigError:
     )
 
 
-def take_folder(folder: Path, plan: Plan) -> tuple[Plan, list[str]]:
+def take_folder(folder: Path, plan: ComparisonPlan) -> tuple[ComparisonPlan, list[str]]:
     """Write the plan of a new comparison, or find that the folder holds this one.
 
     Args:
@@ -268,7 +268,7 @@ def versions() -> dict[str, str]:
     return {name: version(name) or "unknown" for name in names}
 
 
-def _differences(begun: Plan, asked: Plan) -> list[str]:
+def _differences(begun: ComparisonPlan, asked: ComparisonPlan) -> list[str]:
     """What the plan in the folder has, where it is not what is asked for now."""
     then, now = begun.identity(), asked.identity()
     arms = then.pop("arms"), now.pop("arms")

@@ -18,7 +18,7 @@ from qsgd_core.training.code import code_of
 from qsgd_core.training.config import resolve
 from qsgd_core.training.optimizer import make_optimizer
 from qsgd_lab.compare.arms import Arm, baseline_of, matching_arm, parse_arms
-from qsgd_lab.compare.plan import ArmPlan, Plan, metric_of, versions
+from qsgd_lab.compare.plan import ArmPlan, ComparisonPlan, metric_of, versions
 from qsgd_lab.stats.pairs import Metric
 
 TARGET = 0.9
@@ -58,7 +58,7 @@ class Asked:
     threads: int = 1
 
 
-def make_plan(asked: Asked, registry: Registry) -> Plan:
+def make_plan(asked: Asked, registry: Registry) -> ComparisonPlan:
     """The plan of a comparison.
 
     Raises:
@@ -80,7 +80,7 @@ def make_plan(asked: Asked, registry: Registry) -> Plan:
     metric = metric_of(task)
     code = code_of(source, when_loaded=True)
     script = code.pop(Path(source.rpartition(":")[0]).name, None)
-    return Plan(
+    return ComparisonPlan(
         task=task.name,
         source=source,
         script=script,

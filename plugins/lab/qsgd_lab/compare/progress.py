@@ -16,17 +16,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from qsgd_lab.compare.plan import Plan, RunKey
-from qsgd_lab.compare.runs import Outcome, how_far
+from qsgd_lab.compare.plan import ComparisonPlan, RunKey
+from qsgd_lab.compare.runs import RunOutcome, how_far
 
 LOOK_S = 0.5
 """Seconds between two looks at how far the runs have come."""
 
 
-class Screen:
+class ComparisonProgress:
     """One bar for the whole, one for each run that is going on. Enter it around the comparison."""
 
-    def __init__(self, home: Path, plan: Plan, console: Console) -> None:
+    def __init__(self, home: Path, plan: ComparisonPlan, console: Console) -> None:
         self._home = home
         self._console = console
         self._left = {key.name: key for key in plan.every_run()}
@@ -44,7 +44,7 @@ class Screen:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> ComparisonProgress:
         if self._console.is_terminal:
             self._bars.start()
             self._thread.start()
@@ -61,7 +61,7 @@ class Screen:
             self._thread.join()
             self._bars.stop()
 
-    def __call__(self, key: RunKey, outcome: Outcome) -> None:
+    def __call__(self, key: RunKey, outcome: RunOutcome) -> None:
         """A run has ended."""
         with self._changing:
             self._left.pop(key.name, None)
@@ -88,7 +88,7 @@ class Screen:
         self._bars.update(self._rows[key.name], completed=step, total=of)
 
 
-def _became(outcome: Outcome) -> str:
+def _became(outcome: RunOutcome) -> str:
     if outcome.summary is None:
         return outcome.state if outcome.error is None else f"{outcome.state}: {outcome.error}"
     said = [f"{outcome.summary['wall_s']:.1f} s"]

@@ -29,7 +29,7 @@ from qsgd_core.training import TrainConfig, open_task, resume, train
 from qsgd_core.training.folder.folder import RunFolder
 from qsgd_lab.compare import witness
 from qsgd_lab.compare.money import budget_of
-from qsgd_lab.compare.plan import FAILURES, RUNS, Plan, RunKey, read_plan
+from qsgd_lab.compare.plan import FAILURES, RUNS, ComparisonPlan, RunKey, read_plan
 
 State: TypeAlias = Literal["finished", "interrupted", "failed", "pending"]
 PROGRESS = "progress.json"
@@ -40,7 +40,7 @@ RELEASE_S = 30.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """What became of a run.
 
     Attributes:
@@ -89,16 +89,16 @@ def run_one(folder: str, arm: str, seed: int) -> State:
     return state
 
 
-def outcome(home: Path, key: RunKey) -> Outcome:
+def outcome(home: Path, key: RunKey) -> RunOutcome:
     """What the folder says of a run."""
     run = RunFolder(home / RUNS / key.name)
     summary = _read(run.summary)
     if summary is not None and summary.get("status") == "finished":
         lines = run.metrics.read_text(encoding="utf-8").splitlines()
-        return Outcome("finished", summary=summary, rows=tuple(json.loads(x) for x in lines))
+        return RunOutcome("finished", summary=summary, rows=tuple(json.loads(x) for x in lines))
     if (failure := _read(_failure(home, key))) is not None:
-        return Outcome("failed", error=str(failure["error"]))
-    return Outcome("interrupted" if run.config.exists() else "pending")
+        return RunOutcome("failed", error=str(failure["error"]))
+    return RunOutcome("interrupted" if run.config.exists() else "pending")
 
 
 def write_failure(home: Path, key: RunKey, error: str, trace: str = "") -> None:
@@ -159,7 +159,7 @@ class Progress:
         half.replace(self._path)
 
 
-def _go_on(home: Path, plan: Plan, key: RunKey) -> Literal["finished", "interrupted"]:
+def _go_on(home: Path, plan: ComparisonPlan, key: RunKey) -> Literal["finished", "interrupted"]:
     """Start a run, or take it up at its last checkpoint."""
     settings = load_settings()
     data = None if plan.data is None else Path(plan.data)
@@ -179,7 +179,7 @@ def _go_on(home: Path, plan: Plan, key: RunKey) -> Literal["finished", "interrup
     return "finished" if summary.status == "finished" else "interrupted"
 
 
-def _configured(home: Path, plan: Plan, key: RunKey) -> TrainConfig:
+def _configured(home: Path, plan: ComparisonPlan, key: RunKey) -> TrainConfig:
     """The run's configuration, with its share of the budget or the record that it reads."""
     arm = plan.arm(key.arm)
     config = plan.config(key)

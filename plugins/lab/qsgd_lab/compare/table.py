@@ -12,8 +12,8 @@ from qsgd_core.training.code import edited_since
 from qsgd_core.training.folder.folder import RunFolder, read_record
 from qsgd_core.training.loop.rate import describe, varies
 from qsgd_lab.compare import witness
-from qsgd_lab.compare.plan import RUNS, ArmPlan, Plan
-from qsgd_lab.compare.runs import Outcome, outcome
+from qsgd_lab.compare.plan import RUNS, ArmPlan, ComparisonPlan
+from qsgd_lab.compare.runs import RunOutcome, outcome
 from qsgd_lab.stats.censored import (
     Epochs,
     LogRank,
@@ -29,7 +29,7 @@ from qsgd_lab.stats.pairs import Metric
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedRun:
     """A run without a result."""
 
     arm: str
@@ -96,10 +96,10 @@ class Comparison:
     """
 
     folder: Path
-    plan: Plan
+    plan: ComparisonPlan
     arms: dict[str, ArmResult]
     minimum_detectable_effect: float | None
-    failures: tuple[Failure, ...]
+    failures: tuple[FailedRun, ...]
     notes: tuple[str, ...]
     setting: tuple[str, ...] = ()
 
@@ -132,7 +132,7 @@ class Comparison:
         }
 
 
-def read_comparison(folder: Path, plan: Plan) -> Comparison:
+def read_comparison(folder: Path, plan: ComparisonPlan) -> Comparison:
     """The result so far: runs that are not finished count as missing."""
     found = {
         arm.name: {seed: outcome(folder, plan.key(arm.name, seed)) for seed in plan.seeds}
@@ -158,7 +158,7 @@ def read_comparison(folder: Path, plan: Plan) -> Comparison:
         arms=arms,
         minimum_detectable_effect=max(known, default=None),
         failures=tuple(
-            Failure(name, seed, run.error)
+            FailedRun(name, seed, run.error)
             for name, runs in found.items()
             for seed, run in runs.items()
             if run.error is not None
@@ -175,9 +175,9 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def _arm_result(
-    plan: Plan,
+    plan: ComparisonPlan,
     arm: ArmPlan,
-    runs: Mapping[int, Outcome],
+    runs: Mapping[int, RunOutcome],
     paired: Mapping[str, Paired],
     conclusions: Mapping[str, Conclusion],
     epochs: Mapping[str, Epochs],
@@ -216,13 +216,13 @@ def _arm_result(
     )
 
 
-def say_target(plan: Plan) -> str:
+def say_target(plan: ComparisonPlan) -> str:
     """As people read it: ``accuracy 90 %``, ``loss 0.5``."""
     value = plan.target or 0.0
     return f"accuracy {100 * value:g} %" if plan.metric == "accuracy" else f"loss {value:g}"
 
 
-def _finals(runs: Mapping[int, Outcome], metric: Metric) -> dict[int, float | None]:
+def _finals(runs: Mapping[int, RunOutcome], metric: Metric) -> dict[int, float | None]:
     """Final values by seed: None where there is no result, NaN where the run diverged."""
     return {
         seed: _value(run.rows[-1], metric) if run.state == "finished" and run.rows else None
@@ -230,7 +230,7 @@ def _finals(runs: Mapping[int, Outcome], metric: Metric) -> dict[int, float | No
     }
 
 
-def _curve(run: Outcome, metric: Metric) -> tuple[float | None, ...]:
+def _curve(run: RunOutcome, metric: Metric) -> tuple[float | None, ...]:
     return tuple(_value(row, metric) for row in run.rows)
 
 
@@ -248,7 +248,9 @@ def _value(row: Mapping[str, Any], metric: Metric) -> float | None:
     return math.nan if row["accuracy"] is None else float(row["accuracy"])
 
 
-def _epochs(plan: Plan, found: Mapping[str, Mapping[int, Outcome]]) -> dict[str, Epochs]:
+def _epochs(
+    plan: ComparisonPlan, found: Mapping[str, Mapping[int, RunOutcome]]
+) -> dict[str, Epochs]:
     """Epochs to the target by arm; empty without a target."""
     if plan.target is None:
         return {}
@@ -264,7 +266,7 @@ def _epochs(plan: Plan, found: Mapping[str, Mapping[int, Outcome]]) -> dict[str,
     }
 
 
-def _notes(folder: Path, plan: Plan) -> list[str]:
+def _notes(folder: Path, plan: ComparisonPlan) -> list[str]:
     notes = _code(folder, plan)
     for seed in plan.seeds:
         seen = {
@@ -280,7 +282,7 @@ def _notes(folder: Path, plan: Plan) -> list[str]:
     return notes
 
 
-def _code(folder: Path, plan: Plan) -> list[str]:
+def _code(folder: Path, plan: ComparisonPlan) -> list[str]:
     """What of the task's code is not what runs were trained with."""
     runs = [RunFolder(folder / RUNS / key.name) for key in plan.every_run()]
     edited = {
@@ -296,7 +298,7 @@ def _code(folder: Path, plan: Plan) -> list[str]:
     ]
 
 
-def _every_step(folder: Path, plan: Plan) -> list[str]:
+def _every_step(folder: Path, plan: ComparisonPlan) -> list[str]:
     """What a step of any run gets, where that is more than one learning rate."""
     done = (RunFolder(folder / RUNS / key.name) for key in plan.every_run())
     run = next((run for run in done if run.config.exists()), None)

@@ -39,7 +39,7 @@ _HUB_HINT = (
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """What ``from_pretrained`` is given.
 
     Attributes:
@@ -65,7 +65,7 @@ class Source:
         return {"pretrained_model_name_or_path": self.where, "local_files_only": self.local, **gguf}
 
 
-def find_model(name: str) -> Source:
+def find_model(name: str) -> ModelSource:
     """Where the model called ``name`` is.
 
     Args:
@@ -92,11 +92,11 @@ def find_model(name: str) -> Source:
             f"There is no model folder {name} (looked for {path.resolve()}). Set QSGD_GSM8K_MODEL "
             "to one that exists, to a GGUF file, or to a model's id on the hub."
         )
-    return Source(name, name, said=f"{name} of the Hugging Face hub")
+    return ModelSource(name, name, said=f"{name} of the Hugging Face hub")
 
 
 @lru_cache(maxsize=1)
-def load_config(source: Source) -> Any:
+def load_config(source: ModelSource) -> Any:
     """The model's configuration.
 
     Raises:
@@ -119,7 +119,7 @@ def load_config(source: Source) -> Any:
 
 
 @lru_cache(maxsize=1)
-def load_tokenizer(source: Source) -> Any:
+def load_tokenizer(source: ModelSource) -> Any:
     """The model's tokenizer.
 
     Raises:
@@ -135,7 +135,7 @@ def load_tokenizer(source: Source) -> Any:
     return tokenizer
 
 
-def load_model(source: Source) -> torch.nn.Module:
+def load_model(source: ModelSource) -> torch.nn.Module:
     """A copy of the model of its own, in float32, on the CPU.
 
     Raises:
@@ -145,7 +145,7 @@ def load_model(source: Source) -> torch.nn.Module:
 
 
 @lru_cache(maxsize=1)
-def _weights(source: Source) -> torch.nn.Module:
+def _weights(source: ModelSource) -> torch.nn.Module:
     loaded, said = _from_pretrained(
         "AutoModelForCausalLM",
         source,
@@ -164,7 +164,7 @@ def _weights(source: Source) -> torch.nn.Module:
     return model
 
 
-def _from_pretrained(kind: str, source: Source, part: str, **more: Any) -> Any:
+def _from_pretrained(kind: str, source: ModelSource, part: str, **more: Any) -> Any:
     loader = getattr(_transformers(source), kind)
     try:
         with _quiet() if source.local else contextlib.nullcontext():
@@ -181,7 +181,7 @@ def _from_pretrained(kind: str, source: Source, part: str, **more: Any) -> Any:
         ) from error
 
 
-def _transformers(source: Source) -> Any:
+def _transformers(source: ModelSource) -> Any:
     try:
         if source.gguf_file is not None:
             import_module("gguf")
@@ -200,7 +200,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _packaged() -> Source:
+def _packaged() -> ModelSource:
     # Not imported: it would import llama.cpp, which is not needed for its file.
     spec = find_spec(PACKAGED.replace("-", "_"))
     folders = [] if spec is None else list(spec.submodule_search_locations or ())
@@ -214,15 +214,15 @@ def _packaged() -> Source:
     return replace(_gguf(PACKAGED, files[0].resolve()), said=f"{files[0].name} of {PACKAGED}")
 
 
-def _gguf(name: str, path: Path) -> Source:
-    return Source(name, str(path.parent), path.name, str(path))
+def _gguf(name: str, path: Path) -> ModelSource:
+    return ModelSource(name, str(path.parent), path.name, str(path))
 
 
-def _folder(folder: Path) -> Source:
+def _folder(folder: Path) -> ModelSource:
     """A folder in transformers' form, or one with a single GGUF file."""
     files = sorted(folder.glob("*.gguf"))
     if (folder / "config.json").exists() or len(files) == 0:
-        return Source(str(folder), str(folder), said=str(folder))
+        return ModelSource(str(folder), str(folder), said=str(folder))
     if len(files) > 1:
         raise ConfigError(
             f"{folder} has {len(files)} GGUF files. Say which: QSGD_GSM8K_MODEL={files[0]}"

@@ -164,7 +164,7 @@ class Gsm8k(Task):
         return fetch() if self._folder is None else read_folder(self._folder)
 
     @cached_property
-    def _source(self) -> models.Source:
+    def _source(self) -> models.ModelSource:
         return models.find_model(self.options.model)
 
     @cached_property

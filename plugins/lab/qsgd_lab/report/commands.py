@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qsgd_core.cli.commands.train import train
-from qsgd_core.training.folder.folder import Record
-from qsgd_lab.compare.plan import ArmPlan, Plan
+from qsgd_core.training.folder.folder import RunRecord
+from qsgd_lab.compare.plan import ArmPlan, ComparisonPlan
 from qsgd_lab.compare.planning import FOLLOWED
 
 _OPTIONS = {
@@ -21,7 +21,7 @@ _OPTIONS = {
 """Settings that are given NAME=VALUE by NAME=VALUE."""
 
 
-def train_command(record: Record) -> str | None:
+def train_command(record: RunRecord) -> str | None:
     """``qsgd train …`` with every setting of the run that has a flag; the task knows the others.
 
     Those that were nobody's wish too: defaults are another version's, or another task's, later.
@@ -42,7 +42,7 @@ def train_command(record: Record) -> str | None:
     return shlex.join(words)
 
 
-def compare_command(plan: Plan) -> str:
+def compare_command(plan: ComparisonPlan) -> str:
     """``qsgd compare …`` with everything that the plan fixes."""
     first = plan.arms[0].config
     words = ["qsgd", "compare", plan.source]
@@ -56,7 +56,7 @@ def compare_command(plan: Plan) -> str:
     return " ".join([*_environment(plan.arms), shlex.join(words)])
 
 
-def _common(plan: Plan, name: str) -> Any:
+def _common(plan: ComparisonPlan, name: str) -> Any:
     """A setting of the arms that take it from the line and not from their own name."""
     of = "backend" if name in ("backend_options", "shots") else name
     for arm in sorted((a for a in plan.arms if a.term), key=lambda a: a.control):

@@ -10,7 +10,7 @@ from typing import Any
 from qsgd_core.cli.show.report import about
 from qsgd_core.errors import ConfigError
 from qsgd_core.schedule.ledger.ledger import Ledger
-from qsgd_core.training.folder.folder import Record, RunFolder, read_record
+from qsgd_core.training.folder.folder import RunFolder, RunRecord, read_record
 from qsgd_core.training.folder.report import Report
 from qsgd_core.training.folder.report import report as gather
 from qsgd_lab.compare.text import between_times
@@ -83,7 +83,7 @@ def _events(found: Report) -> tuple[Block, ...]:
     return (pairs(rows),)
 
 
-def _provenance(found: Report, record: Record, folder: RunFolder) -> tuple[Block, ...]:
+def _provenance(found: Report, record: RunRecord, folder: RunFolder) -> tuple[Block, ...]:
     rows = [("run", found.run), ("task", record.source or f"{record.task}, handed over in Python")]
     rows += [(f"task, {name}", str(value)) for name, value in record.identity.items()]
     rows += [] if record.data is None else [("data", record.data)]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qsgd_core.schedule.record.entries import Outcome
+from qsgd_core.schedule.record.entries import OutcomeEntry
 from qsgd_core.schedule.record.history import Point, Spread
 from qsgd_lab.report.document import Figure, Key, Table
 from qsgd_lab.report.lines import by_epoch, effect_figure, epochs_axis, line
@@ -126,7 +126,7 @@ def staleness(spread: Spread) -> Figure | None:
     )
 
 
-def errors(outcomes: Sequence[Outcome]) -> Figure | None:
+def errors(outcomes: Sequence[OutcomeEntry]) -> Figure | None:
     """The noise model's error at each result, expected and found; None where it learned nothing."""
     known = [o for o in outcomes if o.predicted_var is not None and o.innovation_sq is not None]
     if not known:

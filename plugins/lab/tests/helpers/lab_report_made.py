@@ -13,8 +13,8 @@ import numpy as np
 
 from qsgd_core.files import plain
 from qsgd_core.plugins.registry import default_registry
-from qsgd_core.training.folder.folder import Record, RunFolder, write_record
-from qsgd_lab.compare.plan import RUNS, Plan, RunKey, take_folder
+from qsgd_core.training.folder.folder import RunFolder, RunRecord, write_record
+from qsgd_lab.compare.plan import RUNS, ComparisonPlan, RunKey, take_folder
 from qsgd_lab.compare.planning import Asked, make_plan
 from qsgd_lab.compare.presets import preset_arms
 from qsgd_lab.compare.runs import run_one, write_failure
@@ -28,13 +28,13 @@ PAPER = tuple(preset_arms("paper"))
 
 def plan_of(
     arms: Sequence[str] = PAPER, *, task: str = "sequences", seeds: int = 10, **asked: Any
-) -> Plan:
+) -> ComparisonPlan:
     return make_plan(Asked(task, arms, seeds, **asked), default_registry())
 
 
 def write(
-    home: Path, plan: Plan, curve: Callable[[str, int], Curve | str | None]
-) -> tuple[Path, Plan]:
+    home: Path, plan: ComparisonPlan, curve: Callable[[str, int], Curve | str | None]
+) -> tuple[Path, ComparisonPlan]:
     """The folder of a comparison whose runs went like ``curve(arm, seed)``.
 
     A text is the error of a run that failed; None is a run that has not begun.
@@ -95,10 +95,10 @@ def losing(*, epochs: int = 3, cut: Mapping[str, float] | None = None) -> Callab
     return curve
 
 
-def _write_run(home: Path, plan: Plan, key: RunKey, rows: Curve) -> None:
+def _write_run(home: Path, plan: ComparisonPlan, key: RunKey, rows: Curve) -> None:
     folder = RunFolder(home / RUNS / key.name)
     folder.path.mkdir(parents=True)
-    write_record(folder, Record(plan.task, plan.source, plan.config(key), MACHINE))
+    write_record(folder, RunRecord(plan.task, plan.source, plan.config(key), MACHINE))
     lines = [{"epoch": i + 1, "step": 125 * (i + 1), **row} for i, row in enumerate(rows)]
     folder.metrics.write_text("".join(json.dumps(plain(line)) + "\n" for line in lines))
     sizes = [float(row.get("effect_size") or 0.0) for row in rows]
@@ -119,12 +119,12 @@ def epoch_s(arm: str, seed: int) -> float:
     return slower * (1.5 + 0.01 * seed + 0.001 * len(arm))
 
 
-def replaced(plan: Plan) -> Plan:
+def replaced(plan: ComparisonPlan) -> ComparisonPlan:
     """The same comparison by loss, without a target."""
     return dataclasses.replace(plan, metric="loss", target=None)
 
 
-def renamed(plan: Plan, suffix: str) -> Plan:
+def renamed(plan: ComparisonPlan, suffix: str) -> ComparisonPlan:
     """The same comparison whose task and arms have names that end so."""
     arms = tuple(
         dataclasses.replace(
