@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
+from qsgd_core.policy import View
 from qsgd_core.schedule.trainer.purse import Purse
 
 
@@ -76,6 +77,21 @@ class Horizon:
         elif end != self._plan.end and step > self._plan.step:
             self._plan = _Leg(step - 1, self._plan.share(step - 1), end)
         return self._plan.share(step)
+
+
+def refreshes_to_come(view: View, *, last: int | None) -> int | None:
+    """Refreshes that both the budget and the steps that are left allow; None: neither is known.
+
+    Args:
+        view: before the first refresh.
+        last: no refresh is asked for after this step; None for none but the run's last.
+    """
+    if view.total_steps is None:
+        return None if view.affordable is None else int(view.affordable)
+    end = view.total_steps if last is None else min(view.total_steps, last + 1)
+    spacing = -(-(view.every or 1) // view.stride) * view.stride
+    most = max(1, -(-(end - view.step) // spacing))
+    return most if view.affordable is None else min(most, int(view.affordable))
 
 
 @dataclass(frozen=True)

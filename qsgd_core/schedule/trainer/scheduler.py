@@ -53,7 +53,7 @@ from qsgd_core.schedule.packing.turns import cycle_length
 from qsgd_core.schedule.snapshot import Moment, Snapshot
 from qsgd_core.schedule.trainer import patience
 from qsgd_core.schedule.trainer.config import ScheduleConfig
-from qsgd_core.schedule.trainer.horizon import Horizon
+from qsgd_core.schedule.trainer.horizon import Horizon, refreshes_to_come
 from qsgd_core.schedule.trainer.ladder import RUNGS, Ladder
 from qsgd_core.schedule.trainer.line import Line
 from qsgd_core.schedule.trainer.purse import Purse
@@ -267,11 +267,9 @@ class Scheduler:
             for unit, amount in asdict(purse.expected).items()
             if amount is not None and unit != "shots"
         )
-        count = view.affordable
-        if view.every is not None and view.total_steps is not None:
-            every_k = -(-(view.total_steps - view.step) // view.every)
-            count = every_k if count is None else min(every_k, int(count))
-        often = "as often as asked" if count is None else f"about {int(count)} times"
+        count = refreshes_to_come(view, last=None if self._waits() else view.last_useful)
+        times = "once" if count == 1 else f"about {count} times"
+        often = "as often as asked" if count is None else times
         usual = "unknown" if queue is None else f"{queue:,.0f} s"
         self._say(
             "planned",

@@ -149,7 +149,29 @@ def test_no_more_refreshes_are_out_at_once_than_allowed(stage):
 def test_before_the_first_job_the_user_is_told_what_will_come_of_it(stage):
     stage.go(stage.scheduler(total_steps=50), [0])
     (said,) = stage.said("planned")
-    assert said.startswith("filebox:x is measured about 100 times, 8 shots a circuit, $0.001016")
+    assert said.startswith("filebox:x is measured about 50 times, 8 shots a circuit, $0.001016")
+
+
+@pytest.mark.parametrize(
+    ("policy", "total", "every", "said"),
+    [
+        (Sync(), 1, None, "once"),
+        (Hold(), 1, None, "once"),
+        (Tracked(), 1, None, "once"),
+        (Sync(), 7, None, "about 7 times"),
+        (Hold(), 7, 2, "about 4 times"),
+        (Tracked(), 7, 3, "about 3 times"),
+        (Tracked(), 1000, None, "about 100 times"),  # what the budget pays for
+        (Tracked(), None, None, "about 100 times"),
+    ],
+)
+def test_no_more_refreshes_are_announced_than_there_are_steps_for(
+    stage, policy, total, every, said
+):
+    scheduler = stage.scheduler(policy, total_steps=total)
+    stage.go(scheduler, [0], every=every)
+    (heard,) = stage.said("planned")
+    assert heard.startswith(f"filebox:x is measured {said}, ")
 
 
 class Thrice(Policy):
