@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
             "Use a first-order optimizer such as torch.optim.AdamW."
         )
     for group in optimizer.param_groups:
-        if not isinstance(group.get("lr"), float | int | torch.Tensor):
+        if not isinstance(group.get("lr"), Real | torch.Tensor):
             raise ConfigError(
                 f"{name} has no learning rate in its parameter groups; the term is -lr·λ·Q. "
                 "Use an optimizer with an lr."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -140,6 +141,24 @@ def test_an_optimizer_without_a_learning_rate_is_refused():
 
     with pytest.raises(ConfigError, match=r"Rateless has no learning rate.*-lr·λ·Q"):
         qsgd.attach(Rateless(make_params(), {}))
+
+
+@pytest.mark.parametrize(
+    ("inject", "normalize"), [("update", None), ("update", "update"), ("gradient", None)]
+)
+def test_a_learning_rate_that_comes_out_of_numpy_is_the_number_it_holds(inject, normalize):
+    def stepped(lr: Any) -> list[torch.Tensor]:
+        params = make_params()
+        optimizer = torch.optim.SGD(params, lr=lr)
+        qsgd.attach(optimizer, inject=inject, normalize=normalize)
+        for _ in range(3):
+            for p in params:
+                p.grad = torch.ones_like(p)
+            optimizer.step()
+        return params
+
+    for ours, plain in zip(stepped(np.float32(0.125)), stepped(0.125), strict=True):
+        assert torch.equal(ours, plain)
 
 
 @pytest.mark.parametrize("thing", ["adam", torch.nn.Linear(1, 1)])
