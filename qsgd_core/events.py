@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from qsgd_core.sources import SourceName
+
 
 @dataclass(frozen=True)
 class Event:
@@ -36,12 +38,11 @@ class StepTaken(Event):
     Attributes:
         effect_size: 0-dim tensor, RMS(lr·λ·Q)/RMS(base step) of this step; None if no term, or
             if nobody knows what the base optimizer made of it.
-        source: where s came from: measured, tracked, nominal, random, zero or exact; held where
-            it is one that an earlier step measured or computed.
+        source: where s came from, see :data:`qsgd_core.sources.SourceName`.
     """
 
     effect_size: Any = None
-    source: str = "exact"
+    source: SourceName = "exact"
 
 
 @dataclass(frozen=True)

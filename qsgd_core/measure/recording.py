@@ -18,6 +18,7 @@ from qsgd_core.circuits import Workload
 from qsgd_core.measure.runner import Runner, Sample
 from qsgd_core.schedule.record.entries import Sampled, Stretch
 from qsgd_core.schedule.record.writer import RecordWriter
+from qsgd_core.sources import SourceName
 
 MOST_BYTES = 16 * 2**20
 """More than this is not kept in memory until the next checkpoint."""
@@ -62,7 +63,7 @@ class Recording:
         if self._n_bytes > MOST_BYTES:
             self._write_samples()
 
-    def source(self, step: int, source: str) -> None:
+    def source(self, step: int, source: SourceName) -> None:
         """``step`` has been taken with s from ``source``."""
         last = self._stretches[-1] if self._stretches else None
         if last is not None and last.source == source and last.last == step - 1:

@@ -146,7 +146,7 @@ class Replay:
             self._fit(snapshot.z, work, step)
         where = self._where(work, row.tiles)
         z = snapshot.expectations(work, where, seed=self.header["seed"], step=step)
-        return Sample(z, snapshot.rung)
+        return Sample(z, snapshot.source(step))
 
     def _where(self, work: Workload, tiles: int) -> _Sites:
         """Each row's sites; the same as long as the blocks are."""

@@ -14,17 +14,15 @@ from qsgd_core.errors import BackendError, QSGDError, ResultCorruptError
 from qsgd_core.isolate import blame, is_core, name_of
 from qsgd_core.jobs import Bits, Expectations, Result
 from qsgd_core.seeds import RunSeed, derive_seed
+from qsgd_core.sources import SourceName
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """⟨observables⟩ for a step, float64 (B, n_observables) a batch, and where they come from.
-
-    ``source`` is measured, tracked, nominal, random, zero or exact.
-    """
+    """⟨observables⟩ for a step, float64 (B, n_observables) a batch, and where they come from."""
 
     z: list[NDArray[np.float64]]
-    source: str
+    source: SourceName
 
 
 class Runner(Protocol):

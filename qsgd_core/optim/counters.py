@@ -8,6 +8,7 @@ from typing import Any
 
 from qsgd_core.errors import ConfigError
 from qsgd_core.optim.config import logger
+from qsgd_core.sources import SourceName
 
 RECORD_KEY = "qsgd"
 
@@ -21,7 +22,7 @@ class Counters:
     steps: int = 0
     asked_at: int | None = None
     measured_at: int | None = None
-    measured: str = "exact"
+    measured: SourceName = "exact"
     sources: dict[str, int] = field(default_factory=dict)
     effect: list[float] | None = None
     run: str | None = None

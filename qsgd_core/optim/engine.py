@@ -51,13 +51,14 @@ from qsgd_core.optim.telling import Telling
 from qsgd_core.optim.term import shadow
 from qsgd_core.optim.term.adding import Passed, add_terms
 from qsgd_core.optim.term.arithmetic import as_gradient
-from qsgd_core.optim.term.effect import SOURCES, EffectSize, Stats
+from qsgd_core.optim.term.effect import EffectSize, Stats
 from qsgd_core.optim.term.gradient_route import GradientRoute
 from qsgd_core.optim.term.rounding import Rounding
 from qsgd_core.optim.term.start import Start
 from qsgd_core.optim.unstepped import Unstepped
 from qsgd_core.plugins.registry import Registry, default_registry
 from qsgd_core.seeds import RunSeed
+from qsgd_core.sources import SOURCES
 
 if TYPE_CHECKING:
     from qsgd_core.schedule.forecast.forecast import Forecast

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from qsgd_core.circuits import Circuit, CircuitBatch, Workload
 from qsgd_core.errors import ConfigError, ResultCorruptError
+from qsgd_core.sources import Rung
 
 PROTOCOL = 1
 """Goes up when a kind or a field changes. Trainer and courier compare it when they meet."""
@@ -298,14 +299,14 @@ class Applied(Message, kind="applied"):
     Attributes:
         step: the first step.
         refresh: the step whose refresh it was made from; None for none.
-        rung: where its ⟨observables⟩ come from.
+        rung: where its ⟨observables⟩ come from: measured, tracked, nominal, random or zero.
         tiles: blocks side by side in a circuit.
         snapshot: it as a frame's bytes, uint8 (n,).
     """
 
     step: int
     refresh: int | None
-    rung: Literal["measured", "tracked", "nominal", "random", "zero"]
+    rung: Rung
     tiles: int
     snapshot: Bytes
 

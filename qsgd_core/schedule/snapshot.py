@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,7 @@ from qsgd_core.circuits import Workload
 from qsgd_core.schedule.messages import Frame, Message
 from qsgd_core.schedule.twin.twin import Estimate, Twin
 from qsgd_core.seeds import derive_seed
-
-Rung: TypeAlias = Literal["measured", "tracked", "nominal", "random", "zero"]
-"""Where s comes from, best first: the fallback ladder."""
+from qsgd_core.sources import Rung, SourceName
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +53,7 @@ class Snapshot(Message, kind="snapshot"):
         measured_at: the newest step that a result in it was measured at.
         estimate: the twin's parameters, for ``tracked`` and ``nominal``.
         z: float64 (B, n_observables) a batch, for ``measured``.
+        whole: whether all of ``z`` was measured at ``measured_at``, and none of it before.
         spread: root mean square of ⟨observables⟩ that ``random`` imitates.
     """
 
@@ -64,6 +63,7 @@ class Snapshot(Message, kind="snapshot"):
     estimate: Estimate | None = None
     z: tuple[NDArray[np.float64], ...] = ()
     spread: float = 0.5
+    whole: bool = True
 
     def fits(self, work: Workload) -> bool:
         """Whether it has an answer for these blocks."""
@@ -71,6 +71,12 @@ class Snapshot(Message, kind="snapshot"):
             return True
         shapes = [(b.n_rows, len(b.observables)) for b in work.batches]
         return shapes == [z.shape for z in self.z]
+
+    def source(self, step: int) -> SourceName:
+        """What a step that uses it counts as."""
+        if self.rung != "measured":
+            return self.rung
+        return "measured" if self.whole and self.measured_at == step else "held"
 
     def expectations(
         self, work: Workload, sites: Sequence[NDArray[np.intp]], *, seed: int, step: int
@@ -111,6 +117,7 @@ class Snapshot(Message, kind="snapshot"):
             "measured_at": self.measured_at,
             "estimate": None if self.estimate is None else self.estimate.to_json(),
             "spread": self.spread.hex(),
+            "whole": self.whole,
         }
         return Frame("snapshot", values, self.z)
 
@@ -126,6 +133,7 @@ class Snapshot(Message, kind="snapshot"):
             estimate=None if text is None else Estimate.from_json(text),
             z=tuple(frame.arrays),
             spread=float.fromhex(values["spread"]),
+            whole=values.get("whole", True),  # an older record does not say
         )
         snapshot.__dict__["_read"] = frame  # the trainer sends it back: writing it anew is slow
         return snapshot

@@ -73,6 +73,13 @@ def test_the_panel_says_money_refreshes_age_and_sources():
     assert "in 10.0 min" in text
 
 
+def test_the_panel_says_that_a_result_is_held_once_a_later_step_uses_it():
+    first = changed("applied", source="measured", measured_at=100)
+    then = [StepTaken(101, source="measured"), StepTaken(105, source="held")]
+    assert "measured, measured" in shown(STARTED, first, then[0])
+    assert "held, measured 5 steps ago" in shown(STARTED, first, *then)
+
+
 def test_with_a_fixed_interval_there_is_no_plan_to_keep():
     started = RunStarted(0, config=CONFIG | {"every": 10})
     assert "plan" not in shown(started, changed("applied"))

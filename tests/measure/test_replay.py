@@ -342,7 +342,7 @@ def qsgd(*arguments: str, env: dict[str, str], bare: bool = False) -> dict[str, 
 @pytest.mark.parametrize(
     "how",
     [
-        ["--policy", "tracked", "--every", "5", "--epochs", "20"],
+        ["--policy", "tracked", "--every", "4", "--epochs", "20", "--schedule", "twin_every=4"],
         pytest.param(
             ["--policy", "hold", "--every", "3", "--wait", "always", "--schedule", "tiles=2"],
             marks=pytest.mark.slow,
@@ -370,6 +370,7 @@ def test_a_paid_run_is_repeated_without_its_adapter_ledger_or_network(
 
     assert_same_run(tmp_path / "runs" / "paid", Path(repeated["run_dir"]))
     assert repeated["sources"] == recorded["sources"]
+    assert RecordReader(Path(repeated["run_dir"]) / "record.sqlite").sources() == reader.sources()
     assert repeated["replayed"]["bit_identical"] is True
     assert repeated["replayed"]["compared"]["angles"] == len(reader.refreshes())
     assert "jobs" not in repeated

@@ -152,7 +152,7 @@ def test_sync_measures_at_every_kth_step_and_holds_the_result_to_the_bit(sold, t
     s = torch.cat([training.opt.state[p]["qsgd_s"] for p in training.params]).numpy()
     np.testing.assert_array_equal(np.sort(s), np.sort(-z.astype(np.float32)))
     stats = training.opt.qsgd_stats()
-    assert (stats.steps, stats.sources["measured"]) == (7, 7)
+    assert (stats.steps, stats.sources["measured"], stats.sources["held"]) == (7, 3, 4)
     assert len(sold()) == 3
 
 

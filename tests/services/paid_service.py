@@ -355,7 +355,8 @@ class PaidServiceTests:
         assert {job.state for job in bought} == {"done"}
         assert {job.device for job in bought} == {service.device}
         assert said["shots"] == sum(job.executions for job in bought)
-        assert said["sources"]["measured"] == 1.0
+        assert said["sources"]["measured"] == pytest.approx(1 / 15)
+        assert said["sources"]["held"] == pytest.approx(14 / 15)
         service.check_summary(said)
 
         ledger = Ledger(shell.ledger_url)

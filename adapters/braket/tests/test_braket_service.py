@@ -153,5 +153,6 @@ class TestAWS(PaidServiceTests):
     ):
         said = shell.succeed(backend, *DIGITS, "--shots", "128")
         assert len(service.bought()) == service.asked() == said["jobs"] == tasks
-        assert said["sources"]["measured"] == 1.0
+        assert said["sources"]["measured"] == pytest.approx(1 / 15)
+        assert said["sources"]["held"] == pytest.approx(14 / 15)
         assert said["cost_usd"] == pytest.approx(service.double.ledger()["paid_usd"])

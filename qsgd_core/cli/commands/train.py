@@ -460,8 +460,8 @@ def _lacks_a_result(summary: Summary, policy: str | Policy | None) -> bool:
 
     settings = load_settings()
     wanted = default_registry(settings).make_policy(policy or settings.policy).measures
-    used = summary.sources["measured"] + summary.sources["tracked"]
-    return wanted and summary.quantum_weight != 0 and used == 0
+    used = any(summary.sources[name] for name in ("measured", "held", "tracked"))
+    return wanted and summary.quantum_weight != 0 and not used
 
 
 def _say_no_result(summary: Summary, jobs: Sequence[Job]) -> str:

@@ -60,6 +60,7 @@ class SchedulePanel:
         self._step = 0
         self._began_at = 0
         self._sources: Counter[str] = Counter()
+        self._taken: str | None = None
         self._trouble: dict[str, str] = {}
         self._asked_at: float | None = None
 
@@ -70,6 +71,7 @@ class SchedulePanel:
             case StepTaken():
                 self._step = event.step
                 self._sources[event.source] += 1
+                self._taken = event.source
             case ScheduleChanged():
                 self._changed(event)
 
@@ -139,11 +141,13 @@ class SchedulePanel:
     def _now(self) -> str:
         status = self._status
         source, measured_at = status["source"], status["measured_at"]
+        if source == "measured" and self._taken == "held":  # the scheduler tells of changes only
+            source = "held"
         if source is None:
             if self._asked_at is None or self._config.get("wait") == "never":
                 return "nothing yet"
             return f"waiting for the first result for {duration(self._timer() - self._asked_at)}"
-        if source in ("measured", "tracked") and measured_at is not None:
+        if source in ("measured", "held", "tracked") and measured_at is not None:
             return f"{source}, measured {max(self._step - measured_at, 0):,} steps ago"
         return f"{source}: {NOT_MEASURED[source]}"
 

@@ -10,11 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from qsgd_core.cli.show.words import dollars, number, percent
+from qsgd_core.sources import SOURCES, SourceName
 from qsgd_core.training.folder.summary import Summary
 from qsgd_core.training.loop.rate import describe
 from qsgd_core.training.plan import Plan
 
-SOURCES = {
+MEANING: dict[SourceName, str] = {
     "measured": "measured on the backend",
     "held": "held from an earlier step",
     "tracked": "predicted by a model that measurements correct",
@@ -68,8 +69,8 @@ def describe_term(summary: Summary) -> str:
 
 def describe_sources(summary: Summary) -> str:
     """Where s came from, in shares of the steps."""
-    used = {name: share for name, share in summary.sources.items() if share}
-    where = [f"{SOURCES[name]} in {100 * share:.3g} % of steps" for name, share in used.items()]
+    shares = {name: summary.sources[name] for name in SOURCES}
+    where = [f"{MEANING[k]} in {100 * v:.3g} % of steps" for k, v in shares.items() if v]
     what = f"{summary.perturbation} on {summary.backend}"
     return f"{what}: {', '.join(where)}" if where else f"{what}: never asked for"
 

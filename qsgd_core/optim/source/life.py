@@ -12,6 +12,7 @@ from qsgd_core.measure.machine import describe_machine
 from qsgd_core.measure.paid import ScheduledRunner
 from qsgd_core.measure.recording import Recording, fingerprint
 from qsgd_core.measure.replay import Replay
+from qsgd_core.sources import SourceName
 
 Weights = Callable[[], str]
 """A fingerprint of the weights, computed when it is asked for."""
@@ -28,7 +29,7 @@ class Life:
         """
         return []
 
-    def stepped(self, step: int, source: str) -> None:
+    def stepped(self, step: int, source: SourceName) -> None:
         """``step`` was taken with s from ``source``."""
 
     def state(self) -> dict[str, Any]:
@@ -93,7 +94,7 @@ class RecordedLife(Life):
         self._recording.header["machine"] = describe_machine() | {"device": device}
         return []
 
-    def stepped(self, step: int, source: str) -> None:
+    def stepped(self, step: int, source: SourceName) -> None:
         """See :class:`Life`."""
         self._recording.source(step, source)
 
@@ -145,7 +146,7 @@ class Lives(Life):
         """See :class:`Life`."""
         return [said for life in self._lives for said in life.begin(device=device, tell=tell)]
 
-    def stepped(self, step: int, source: str) -> None:
+    def stepped(self, step: int, source: SourceName) -> None:
         """See :class:`Life`."""
         for life in self._lives:
             life.stepped(step, source)

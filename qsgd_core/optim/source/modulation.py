@@ -20,17 +20,15 @@ from qsgd_core.optim.coordinates.selection import Bucket
 from qsgd_core.optim.source.answers import Answers
 from qsgd_core.perturbation import ClassicalPerturbation, Perturbation
 from qsgd_core.seeds import RunSeed
+from qsgd_core.sources import SourceName
 
 
 @dataclass(frozen=True)
 class Modulation:
-    """s of each bucket's coordinates, (L,) in the bucket's dtype and on its device; its origin.
-
-    ``source`` is measured, held, tracked, nominal, random, zero or exact.
-    """
+    """s of each bucket's coordinates, (L,) in the bucket's dtype and on its device; its origin."""
 
     values: list[torch.Tensor]
-    source: str
+    source: SourceName
 
 
 class Source(Protocol):

@@ -12,6 +12,10 @@ from qsgd_core.optim.coordinates.selection import Bucket
 from qsgd_core.optim.counters import Counters
 from qsgd_core.optim.source.held import State, read_held
 from qsgd_core.optim.source.modulation import Modulation, Source
+from qsgd_core.sources import SourceName
+
+STANDS_IN: dict[str, SourceName] = {"tracked": "tracked", "nominal": "nominal", "zero": "zero"}
+"""What stands in for a result keeps its name however many steps use it; the rest is held."""
 
 
 def modulate(
@@ -40,8 +44,7 @@ def modulate(
     k = 1 if source.every is None else at_step(source.every, step, "every")
     due = record.asked_at is None or record.asked_at <= step - k
     if not due and (values := _held(record, state, buckets)) is not None:
-        # A paid run's scheduler has words of its own for what lies between two refreshes.
-        return Modulation(values, "held" if source.paid is None else record.measured), False
+        return Modulation(values, STANDS_IN.get(record.measured, "held")), False
     theta, grad = gather(buckets, theta, grad)
     if not source.cheap and not _worth_measuring(grad):
         return Modulation([torch.zeros_like(g) for g in grad], "zero"), False

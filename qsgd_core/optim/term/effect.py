@@ -11,9 +11,6 @@ from typing import Any
 
 import torch
 
-SOURCES = ("measured", "held", "tracked", "nominal", "random", "zero", "exact")
-"""Where a step's modulation can have come from."""
-
 
 @dataclass(frozen=True)
 class Stats:
@@ -25,7 +22,8 @@ class Stats:
             nobody knows what the base optimizer made of it.
         effect_size_mean: over all steps that had one; None likewise.
         effect_size_max: over all steps that had one; None likewise.
-        sources: number of steps whose modulation came from each source.
+        sources: number of steps by where their modulation came from, see
+            :data:`qsgd_core.sources.SourceName`.
         spending: jobs, shots, cost_usd and qpu_s on a paid backend; None on a simulator.
         replayed: of a replay, whether it has been the recorded run to the bit, and what was
             compared.

@@ -117,13 +117,13 @@ class Teacher:
         spread = float(np.sqrt(np.nanmean(np.concatenate([v.ravel() for v in z]) ** 2)))
         if self._between == "twin" and self._tracker is not None:
             return Snapshot("tracked", refresh.step, newest, self._tracker.estimate, (), spread)
-        old = refresh.used
+        old, whole = refresh.used, not any(np.isnan(v).any() for v in z)
         if last is not None and last.rung == "measured" and _same_shapes(last.z, z):
             old = list(last.z)
             if refresh.step < before:  # a late one changes nothing that was measured since
-                z = old
+                z, whole = old, last.whole
         held = tuple(np.where(np.isnan(v), o, v) for v, o in zip(z, old, strict=True))
-        return Snapshot("measured", refresh.step, newest, None, held, spread)
+        return Snapshot("measured", refresh.step, newest, None, held, spread, whole)
 
 
 def _same_shapes(a: tuple[NDArray[np.float64], ...], b: list[NDArray[np.float64]]) -> bool:

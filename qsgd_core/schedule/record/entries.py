@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from qsgd_core.circuits import Workload
 from qsgd_core.schedule.messages import Frame
+from qsgd_core.sources import SourceName
 
 Arrays = tuple[NDArray[np.float64], ...]
 """⟨observables⟩ of a workload: float64 (B, n_observables) a batch."""
@@ -131,13 +132,13 @@ class Sampled:
     Attributes:
         step: which.
         z: used by it.
-        source: ``measured`` or ``exact``.
+        source: what it counts as.
         angles: float64 (B, n_parameters) a batch; empty for most steps.
     """
 
     step: int
     z: Arrays
-    source: str
+    source: SourceName
     angles: Arrays = ()
 
 
@@ -147,7 +148,7 @@ class Stretch:
 
     first: int
     last: int
-    source: str
+    source: SourceName
 
 
 Header = dict[str, Any]

@@ -7,7 +7,7 @@ import sqlite3
 import zlib
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from qsgd_core.circuits import Workload
 from qsgd_core.errors import ConfigError, ResultCorruptError
@@ -23,6 +23,7 @@ from qsgd_core.schedule.record.entries import (
     Stretch,
 )
 from qsgd_core.schedule.record.writer import BUSY_S, check_format, damaged
+from qsgd_core.sources import SourceName
 
 
 class RecordReader:
@@ -108,7 +109,8 @@ class RecordReader:
             return None
         frame = self._frame(found[0][1])
         n = frame.values["n"]
-        return Sampled(found[0][0], tuple(frame.arrays[:n]), frame.kind, tuple(frame.arrays[n:]))
+        source = cast(SourceName, frame.kind)
+        return Sampled(found[0][0], tuple(frame.arrays[:n]), source, tuple(frame.arrays[n:]))
 
     def marks(self) -> dict[int, str]:
         """Steps taken at a checkpoint -> fingerprint of the weights."""

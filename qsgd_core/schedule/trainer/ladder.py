@@ -15,9 +15,6 @@ from qsgd_core.schedule.snapshot import Moment, Snapshot
 from qsgd_core.schedule.trainer.config import Staleness
 from qsgd_core.schedule.twin.twin import Twin, nominal
 
-RUNGS = ("measured", "tracked", "nominal", "random", "zero")
-"""Best first."""
-
 
 class Ladder:
     """What there is to be used: the latest result or twin, the nominal twin, chance, nothing.

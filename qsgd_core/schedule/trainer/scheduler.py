@@ -54,10 +54,11 @@ from qsgd_core.schedule.snapshot import Moment, Snapshot
 from qsgd_core.schedule.trainer import patience
 from qsgd_core.schedule.trainer.config import ScheduleConfig
 from qsgd_core.schedule.trainer.horizon import Horizon, refreshes_to_come
-from qsgd_core.schedule.trainer.ladder import RUNGS, Ladder
+from qsgd_core.schedule.trainer.ladder import Ladder
 from qsgd_core.schedule.trainer.line import Line
 from qsgd_core.schedule.trainer.purse import Purse
 from qsgd_core.seeds import derive_seed
+from qsgd_core.sources import RUNGS, SourceName
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ class Scheduler:
         self._horizon = Horizon(config.total_steps, stands_still=self._waits_always)
         self._standing = False
         self._applied: Snapshot | None = None
+        self._source: SourceName | None = None
         self._applied_tiles = 1
         self._not_noted: list[Frame] = []
         self._asks: dict[int, _Ask] = {}
@@ -145,7 +147,7 @@ class Scheduler:
 
     def expectations(
         self, work: Workload, *, step: int, shots: int | None = None, every: int | None = None
-    ) -> tuple[list[NDArray[np.float64]], str]:
+    ) -> tuple[list[NDArray[np.float64]], SourceName]:
         """⟨observables⟩ for a step, and where they come from.
 
         Args:
@@ -155,7 +157,8 @@ class Scheduler:
             every: the interval that was asked for; None leaves it to the budget.
 
         Returns:
-            float64 (B, n_observables) a batch, and measured, tracked, nominal, random or zero.
+            float64 (B, n_observables) a batch, and the source: measured if all of it is a result of
+            this very step, held if it is one of an earlier step.
 
         Raises:
             ConfigError, CapabilityError, BudgetError, BackendError: nothing has been measured yet,
@@ -173,8 +176,9 @@ class Scheduler:
             self._ask(work, z, shots)
             if self._wait_for(step):
                 z, snapshot = self._use(work)
+        self._source = snapshot.source(step)
         self._apply(snapshot)
-        return z, snapshot.rung
+        return z, self._source
 
     def _use(self, work: Workload) -> tuple[list[NDArray[np.float64]], Snapshot]:
         """⟨observables⟩ of this step by the best snapshot there is."""
@@ -520,7 +524,7 @@ class Scheduler:
 
     def status(self) -> dict[str, Any]:
         """Where the run stands, for panels: plain JSON values."""
-        purse, applied, latest = self._purse, self._applied, self._ladder.latest
+        purse, latest = self._purse, self._ladder.latest
         return {
             "backend": None if purse is None else purse.backend,
             "caps": [] if purse is None else [dict(cap) for cap in purse.caps],
@@ -528,7 +532,7 @@ class Scheduler:
             "asked": len(self._learned) + len(self._asks),
             "arrived": self._answers,
             "in_flight": len(self._asks),
-            "source": None if applied is None else applied.rung,
+            "source": self._source,
             "measured_at": None if latest is None else latest.measured_at,
             "affordable": None if purse is None else purse.affordable(len(self._asks)),
             "queue_s": None if purse is None else purse.usual_queue_s(),

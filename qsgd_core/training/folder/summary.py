@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qsgd_core.optim.term.effect import SOURCES
+from qsgd_core.sources import SOURCES
 from qsgd_core.training.loop.rate import describe
 from qsgd_core.training.loop.session import Parts, Session, Status
 

@@ -129,7 +129,7 @@ def test_the_attempt_that_was_paid_for_is_found_behind_the_one_that_failed(stage
         measure(stage)
     first = measure(stage)
     scheduler = stage.scheduler(Hold(), wait="never", total_steps=10)
-    assert stage.go(scheduler, [1, 2], every=100) == ["nominal", "measured"]
+    assert stage.go(scheduler, [1, 2], every=100) == ["nominal", "held"]
     assert stage.z[0].tobytes() == first
     assert len(stage.vendor.jobs()) == 2
 

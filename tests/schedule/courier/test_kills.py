@@ -122,7 +122,8 @@ def test_a_run_interrupted_and_killed_in_mid_wait_goes_on_to_the_same_bits_for_t
     assert whole["shots"] == sum(job["executions"] for job in once)
     assert whole["cost_usd"] == pytest.approx(sum(job["micro_usd"] for job in once) / 1e6)
     assert whole["qpu_s"] == pytest.approx(sum(job["qpu_us"] for job in once) / 1e6)
-    assert whole["sources"]["measured"] == 1
+    assert whole["sources"]["measured"] == pytest.approx(3 / 45)
+    assert whole["sources"]["held"] == pytest.approx(42 / 45)
 
     first = train("torn", *RUN, "--run-dir", "torn-run", run_s=1.0)
     until_sold(tmp_path / "torn", 1)

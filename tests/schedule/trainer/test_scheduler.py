@@ -197,7 +197,7 @@ def test_the_twin_alone_never_asks(stage):
 # --- what a step uses ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy, rung", [(Tracked(), "tracked"), (Hold(), "measured")])
+@pytest.mark.parametrize("policy, rung", [(Tracked(), "tracked"), (Hold(), "held")])
 def test_nominal_until_the_first_result_and_then_what_it_has_taught(stage, policy, rung):
     stage.have(run_s=5)
     sources = stage.go(stage.scheduler(policy, **NEVER), range(20), every=100)
@@ -213,6 +213,14 @@ def test_hold_uses_the_last_result_to_the_bit(stage):
         np.testing.assert_array_equal(z, expected)
 
 
+def test_a_result_of_a_part_of_the_blocks_is_held(stage):
+    """Three blocks of work in turns of one: at no step were all three measured."""
+    scheduler = stage.scheduler(Sync(), blocks_per_refresh=1)
+    assert set(stage.go(scheduler, range(6), every=1)) == {"held"}
+    scheduler = stage.scheduler(Sync())
+    assert stage.go(scheduler, range(6, 9), every=1) == ["measured"] * 3
+
+
 def test_tracked_is_the_twin_at_the_angles_of_each_step(stage):
     scheduler = stage.scheduler(Tracked())
     stage.go(scheduler, [0], every=100)
@@ -220,6 +228,8 @@ def test_tracked_is_the_twin_at_the_angles_of_each_step(stage):
     stage.go(scheduler, [1], every=100)
     np.testing.assert_array_equal(stage.z[0], twin.predict(work_at(1))[0])
 
+
+HELD = ["measured", "held"]
 
 BOUNDS = [
     Staleness(steps=10),
@@ -229,12 +239,16 @@ BOUNDS = [
 
 
 @pytest.mark.parametrize("bound", BOUNDS, ids=["steps", "seconds", "radians"])
-@pytest.mark.parametrize("policy, rung", [(Tracked(), "tracked"), (Hold(), "measured")])
-def test_what_is_too_old_is_not_used(stage, policy, rung, bound):
+@pytest.mark.parametrize("policy, names", [(Tracked(), ["tracked"] * 2), (Hold(), HELD)])
+def test_what_is_too_old_is_not_used(stage, policy, names, bound):
     """Nothing more arrives after the first: the budget is for one refresh."""
     stage.ledger.create_budget("one", {"micro_usd": PRICE})
     scheduler = stage.scheduler(policy, max_age=bound, budget="one")
-    assert stage.go(scheduler, range(15), every=5) == [rung] * 11 + ["nominal"] * 4
+    assert stage.go(scheduler, range(15), every=5) == [
+        names[0],
+        *[names[1]] * 10,
+        *["nominal"] * 4,
+    ]
     (fell,) = stage.said("fell back")
     assert fell.startswith("From step 11 on s is nominal. What was measured is too old.")
     (denied,) = stage.said("denied")
@@ -259,8 +273,8 @@ def test_without_a_twin_the_ladder_goes_from_measured_to_random_and_begins_at_ze
         Hold(), wait="never", max_in_flight=1, max_age=Staleness(steps=9), total_steps=1000
     )
     sources = stage.go(scheduler, range(9), work=ring, every=1000)
-    first = sources.index("measured")
-    assert sources == ["zero"] * first + ["measured"] * (9 - first)
+    first = sources.index("held")
+    assert sources == ["zero"] * first + ["held"] * (9 - first)
     stage.have(run_s=1e6)
     stage.line.kill()
     sources = stage.go(scheduler, range(9, 30), work=ring, every=1000)
@@ -290,13 +304,11 @@ def test_other_blocks_than_were_measured_do_not_get_their_values(stage):
 # --- on_exhausted --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "what, rungs", [("fallback", {"measured", "nominal"}), ("freeze", {"measured"})]
-)
-def test_without_a_budget_left_s_falls_back_or_stays(stage, what, rungs):
+@pytest.mark.parametrize("what, names", [("fallback", {*HELD, "nominal"}), ("freeze", set(HELD))])
+def test_without_a_budget_left_s_falls_back_or_stays(stage, what, names):
     stage.ledger.create_budget("one", {"micro_usd": PRICE})
     scheduler = stage.scheduler(Hold(), on_exhausted=what, max_age=Staleness(steps=4), budget="one")
-    assert set(stage.go(scheduler, range(12), every=3)) == rungs
+    assert set(stage.go(scheduler, range(12), every=3)) == names
     assert len(stage.said("denied")) == 1
 
 
@@ -344,7 +356,7 @@ def test_only_the_first_result_is_waited_for(stage):
 def test_each_result_is_waited_for(stage, how):
     stage.have(run_s=50)
     scheduler = stage.scheduler(how["policy"], wait=how.get("wait", "never"))
-    assert set(stage.go(scheduler, range(9), every=3)) == {"measured"}
+    assert stage.go(scheduler, range(9), every=3) == ["measured", "held", "held"] * 3
     (z,), (expected,) = stage.z, measured(stage, 6)
     np.testing.assert_array_equal(z, expected)
     assert stage.clock.now - 1_000_000.0 >= 150
@@ -382,11 +394,11 @@ def test_a_wall_clock_that_is_set_meanwhile_changes_no_wait(stage, monkeypatch, 
 def test_a_result_grows_as_old_as_it_would_without_the_wall_clock_being_set(stage, set_by):
     stage.ledger.create_budget("one", {"micro_usd": PRICE})
     scheduler = stage.scheduler(Hold(), max_age=Staleness(seconds=10.5), budget="one")
-    assert stage.go(scheduler, range(5))[-1] == "measured"
+    assert stage.go(scheduler, range(5))[-1] == "held"
     stage.clock.set_by = set_by
     sources = stage.go(scheduler, range(5, 20))
-    assert sources[:3] == ["measured"] * 3
-    assert "measured" not in sources[8:]
+    assert sources[:3] == ["held"] * 3
+    assert "held" not in sources[8:]
 
 
 def test_a_late_result_still_teaches_and_does_not_replace_a_newer_one(stage):
@@ -561,7 +573,7 @@ def test_a_courier_that_is_killed_is_told_again_and_buys_nothing_twice(
         dies_in(stage, monkeypatch, name, after=after, skip=count)
         scheduler = stage.scheduler(policy(), first_deadline_s=1e4)
         sources = stage.go(scheduler, range(30 * count, 30 * count + 8), every=4)
-        assert set(sources) <= {"measured", "tracked"}
+        assert set(sources) <= {"measured", "held", "tracked"}
         stage.go(scheduler, range(30 * count + 8, 30 * count + 30), every=1000)
         assert stage.line.starts == 2
         assert scheduler.status()["in_flight"] == 0
@@ -679,7 +691,7 @@ def test_a_failed_first_refresh_is_an_error(stage):
 def test_a_failed_later_refresh_is_told_and_training_goes_on(stage):
     stage.have(faults={"fails": [1]})
     scheduler = stage.scheduler(Hold(), wait="always")
-    assert set(stage.go(scheduler, range(6), every=2)) == {"measured"}
+    assert stage.go(scheduler, range(6), every=2) == [*HELD, "held", "held", *HELD]
     (said,) = stage.said("failed")
     assert said.startswith("Step 2: ")
     assert [job.state for job in stage.jobs()] == ["settled", "failed", "settled"]
@@ -754,7 +766,7 @@ def test_the_status_accounts_for_everything(stage):
     status = scheduler.status()
     json.dumps(status)
     assert (status["asked"], status["arrived"], status["in_flight"]) == (2, 2, 0)
-    assert (status["source"], status["measured_at"]) == ("measured", 10)
+    assert (status["source"], status["measured_at"]) == ("held", 10)
     assert 20 / 40 <= status["planned"] <= 20 / 35
     (cap,) = status["caps"]
     assert (cap["budget"], cap["spent"]) == (BUDGET, 2 * PRICE)
