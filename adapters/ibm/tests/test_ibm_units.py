@@ -8,7 +8,13 @@ from pydantic import ValidationError
 from qiskit.quantum_info import Statevector
 
 from qsgd_core.circuits import Circuit, CircuitBatch, Gate, Slot, ansatz
-from qsgd_core.errors import BackendGoneError, CapabilityError, PluginLoadError, TransientError
+from qsgd_core.errors import (
+    BackendError,
+    BackendGoneError,
+    CapabilityError,
+    PluginLoadError,
+    TransientError,
+)
 from qsgd_core.jobs import Cost, JobHandle, JobState
 from qsgd_core.simulate import statevector
 from qsgd_ibm import connection, devices
@@ -168,18 +174,27 @@ def test_a_client_that_is_built_differently_is_refused_with_the_pip_line():
         connection.check_client(object())
 
 
-def test_a_list_whose_count_is_wrong_has_an_end():
+def test_a_list_whose_count_is_wrong_has_an_end_and_is_not_taken_for_whole():
     class Client:
         asked = 0
 
-        def jobs_get(self, *, limit, skip, job_tags):
+        def jobs_get(self, *, limit, skip, job_tags, created_after):
             self.asked += 1
-            jobs = [{"id": str(skip), "tags": job_tags}] if skip < 2 else []
-            return {"jobs": [*jobs, {"id": "other", "tags": []}][:1], "count": 10**6}
+            return {"jobs": [{"id": str(skip), "tags": job_tags}], "count": 10**6}
 
     client = Client()
-    assert [j["id"] for j in connection._pages(client, ["qsgd", "t"])] == ["0", "1"]
+    with pytest.raises(BackendError, match="not been read to the end"):
+        connection._pages(client, ["qsgd", "t"], since=None)
     assert client.asked == connection.MAX_PAGES
+
+
+def test_jobs_that_do_not_carry_all_tags_are_left_out():
+    class Client:
+        def jobs_get(self, *, limit, skip, job_tags, created_after):
+            jobs = [{"id": "mine", "tags": [*job_tags, "x"]}, {"id": "other", "tags": ["qsgd"]}]
+            return {"jobs": jobs, "count": 2}
+
+    assert [j["id"] for j in connection._pages(Client(), ["qsgd", "t"], since=None)] == ["mine"]
 
 
 EVERY_GATE = Circuit(
