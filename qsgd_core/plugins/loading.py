@@ -18,6 +18,8 @@ from __future__ import annotations
 import importlib
 import re
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 import pluggy
@@ -192,9 +194,19 @@ def _installed() -> list[_Source]:
     for point in entry_points(group=PROJECT):
         dist = point.dist
         name, vers = (name_of(dist), version_of(dist)) if dist else (point.name, "")
-        sources.append(_Source(name, vers, point.load, point=point.name, module=point.value))
+        load = partial(_loaded, point)
+        sources.append(_Source(name, vers, load, point=point.name, module=point.value))
     ours = (each for each in unreadable() if f"[{PROJECT}]" in (each.points or ""))
     return sources + [_unreadable(each.name, each.problem) for each in ours]
+
+
+def _loaded(point: EntryPoint) -> object:
+    if EntryPoint.pattern.match(point.value) is None:
+        raise PluginLoadError(
+            f"Its entry point {point.name!r} says {point.value!r}, which is no module:object, such "
+            f"as qsgd_{point.name}.plugin. Install it anew, or tell its author."
+        )
+    return point.load()
 
 
 def _unreadable(name: str, problem: str) -> _Source:

@@ -101,6 +101,15 @@ def without_equals(site: Path) -> None:
     good(site, entry_points="[qsgd]\ngood\n")
 
 
+@pytest.mark.parametrize("value", ["", "no module at all"])
+def test_an_entry_point_that_names_no_object_is_told_as_that(tmp_path, value):
+    good(tmp_path, entry_points=f"[qsgd]\ngood = {value}\n")
+    said, good_is = look(tmp_path)
+    assert good_is.endswith("[['failed', '1.0']]")
+    assert "which is no module:object" in said
+    assert "NoneType" not in said
+
+
 @pytest.mark.parametrize(
     ("damage", "becomes"),
     [(without_metadata, "[['loaded', '1.0']]"), (without_equals, "[['failed', '']]")],
