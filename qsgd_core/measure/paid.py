@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from qsgd_core.circuits import Workload
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import Event, Observer
@@ -22,7 +24,11 @@ from qsgd_core.measure.runner import Sample
 from qsgd_core.policy import Policy
 
 if TYPE_CHECKING:
+    from qsgd_core.schedule.ledger.ledger import Ledger
     from qsgd_core.schedule.trainer.scheduler import Scheduler
+
+SAME_RADIANS = 1e-6
+"""Angles that differ by less are the same: no number of shots would tell them apart."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ class ScheduledRunner:
     def _ask(self, work: Workload, *, shots: int | None, step: int) -> Sample:
         """On rank 0, which alone has a scheduler."""
         if self._scheduler is None:
-            self._scheduler = self._open()
+            self._scheduler = self._open(work, step)
         every = None if self.asked.every is None else at_step(self.asked.every, step, "every")
         z, source = self._scheduler.expectations(work, step=step, shots=shots, every=every)
         return Sample(z, source)
@@ -170,7 +176,26 @@ class ScheduledRunner:
         finally:
             reader.close()
 
-    def _open(self) -> Scheduler:
+    def _require_the_same(self, ledger: Ledger, work: Workload, step: int) -> None:
+        """A program that begins a run anew is served what was paid for only if it asks the same.
+
+        Later refreshes of the run may differ a little: results arrive at other steps.
+        """
+        from qsgd_core.schedule.courier.refreshes import tag
+        from qsgd_core.schedule.messages import Ask, Frame
+
+        data = ledger.asked(tag(self.run_id, step, 0, 0))
+        if data is None:
+            return
+        other = _difference(Ask.from_frame(Frame.decode(data)).work, work)
+        if other is not None:
+            raise ConfigError(
+                f"Run {self.run_id!r} has had {other} measured at step {step} than are asked for "
+                "now: its results are not those of this program. Give it a run id of its own "
+                f"(or none), or go on from a checkpoint of {self.run_id!r}. Nothing was bought."
+            )
+
+    def _open(self, work: Workload, step: int) -> Scheduler:
         from qsgd_core.schedule.ledger.budgets import open_budget
         from qsgd_core.schedule.ledger.ledger import Ledger
         from qsgd_core.schedule.trainer.config import ScheduleConfig, Staleness
@@ -188,6 +213,8 @@ class ScheduledRunner:
                 f"the run go on with a budget of its own here: qsgd jobs adopt {self.run_id} "
                 f"--backend {asked.backend}. Nothing was bought."
             )
+        if self._goes_on and self._state is None:
+            self._require_the_same(ledger, work, step)
         ledger.open_run(self.run_id, backend=asked.backend, options=asked.backend_options)
         budget = open_budget(ledger, asked.budget, run=self.run_id)
         record = Path(asked.record or asked.home / "records" / named_after(self.run_id, ".sqlite"))
@@ -215,6 +242,18 @@ class ScheduledRunner:
         if self._state is not None:
             scheduler.load_state(self._state)
         return scheduler
+
+
+def _difference(before: Workload, now: Workload) -> str | None:
+    """What was measured instead, in words; None if it is the same to :data:`SAME_RADIANS`."""
+    if [(b.circuit, b.observables, b.n_rows) for b in before.batches] != [
+        (b.circuit, b.observables, b.n_rows) for b in now.batches
+    ]:
+        return "other circuits"
+    pairs = zip(before.batches, now.batches, strict=True)
+    if all(np.allclose(a.angles, b.angles, rtol=0, atol=SAME_RADIANS) for a, b in pairs):
+        return None
+    return "the same circuits at other angles"
 
 
 def _nobody(event: Event) -> None:

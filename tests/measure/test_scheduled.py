@@ -238,3 +238,34 @@ def test_a_policy_of_somebody_elses_is_used_by_its_name(sold, tmp_path, monkeypa
     training.go(range(8)).close(finished=True)
     steps = [job.step for job in Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}").jobs()]
     assert steps == [0, 5, 6]
+
+
+# --- a program that is run again under the same id -----------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["sync", "hold", "tracked"])
+@pytest.mark.parametrize("changed", ["weights", "perturbation"])
+def test_another_program_under_a_runs_id_is_refused_and_buys_nothing(sold, policy, changed):
+    asked = {"run": "mine", "policy": policy, "every": 1, "wait": "first"}
+    first = Training(**asked).go(range(1))
+    first.close()
+    before = len(sold())
+    again = Training(**asked, **({"perturbation": "circuit"} if changed == "perturbation" else {}))
+    if changed == "weights":
+        with torch.no_grad():
+            again.params[0].add_(0.5)
+    what = "other circuits" if changed == "perturbation" else "the same circuits at other angles"
+    with pytest.raises(ConfigError, match=f"Run 'mine' has had {what} measured at step 0"):
+        again.go(range(1))
+    assert len(sold()) == before
+
+
+@pytest.mark.parametrize("policy", ["sync", "hold"])
+def test_the_same_program_under_a_runs_id_is_served_what_it_has_paid_for(sold, policy):
+    asked = {"run": "mine", "policy": policy, "every": 1, "wait": "first"}
+    first = Training(**asked).go(range(1))
+    first.close()
+    again = Training(**asked).go(range(1))
+    again.close()
+    assert all(torch.equal(p, q) for p, q in zip(again.params, first.params, strict=True))
+    assert len(sold()) == 1
