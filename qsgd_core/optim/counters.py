@@ -8,11 +8,12 @@ from typing import Any
 
 from qsgd_core.errors import ConfigError
 from qsgd_core.optim.config import logger
-from qsgd_core.sources import SourceName
+from qsgd_core.sources import SOURCES, SourceName
 
 RECORD_KEY = "qsgd"
 
-FORMAT = 1
+FORMAT = 2
+"""2: `place`, and steps that hold an earlier s are counted as held."""
 
 
 @dataclass
@@ -49,7 +50,8 @@ class Counters:
                     f"The checkpoint was written by a newer qsgd-core (record format "
                     f"{data['format']}, this version reads {FORMAT}). Upgrade qsgd-core."
                 )
-            return cls(**data)
+            data["sources"] = dict.fromkeys(SOURCES, 0) | data["sources"]  # 1 knew no held
+            return cls(**data | {"format": FORMAT})
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(
                 f"The checkpoint's quantum record cannot be read: {error!r}. "
