@@ -77,6 +77,17 @@ def plain(data: Any) -> Any:
     return data
 
 
+def not_finite(data: Mapping[str, Any], path: str = "") -> list[str]:
+    """What :func:`plain` makes null of, as dotted paths: ``["effect_size.mean"]``."""
+    found = []
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            found += not_finite(value, f"{path}{key}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            found.append(f"{path}{key}")
+    return found
+
+
 def _encoded(json_text: str) -> bytes:
     """As UTF-8; halves of a file's name that is no text become JSON's own escapes."""
     return json_text.encode(errors="backslashreplace")

@@ -90,7 +90,13 @@ def make_optimizer(
         return Made(adamw, adamw)
     kind = _optimizer_class(config.optimizer)
     accepted = inspect.signature(kind).parameters
-    optimizer = kind(model.parameters(), **{k: v for k, v in base.items() if k in accepted})
+    taken = {
+        name: value
+        for name, value in base.items()
+        # Adafactor's eps is a pair, of another meaning than the task's number.
+        if name in accepted and isinstance(accepted[name].default, tuple) == (name == "betas")
+    }
+    optimizer = kind(model.parameters(), **taken)
     attachment = attach(optimizer, **term)
     return Made(optimizer, attachment)
 

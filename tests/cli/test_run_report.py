@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from stage import BUDGET, RUN, Stage
 from qsgd_core.builtin.policies import Hold
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.cli import main
+from qsgd_core.cli.show import words
 from qsgd_core.cli.show.report import print_report
 from qsgd_core.errors import ConfigError
 from qsgd_core.policy import Policy
@@ -341,6 +343,44 @@ def test_a_run_that_diverged_is_reported_in_every_form(capsys, monkeypatch, tmp_
     assert data["metrics"]["train_loss"] is None
     assert main(["report", "run", "--html", "--markdown"]) == 0
     assert "train loss not finite" in (tmp_path / "run" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "lost"),
+    [
+        (["--optimizer", "adafactor", "--inject", "gradient"], "unknown", []),
+        (["--optimizer", "sgd", "--lr", "1e38"], "not finite", ["effect_size.mean"]),
+    ],
+)
+def test_an_effect_size_that_nobody_knows_and_one_that_is_not_finite_are_told_apart(
+    capsys, monkeypatch, tmp_path, options, said, lost
+):
+    monkeypatch.chdir(tmp_path)
+    script = Path(__file__).parents[1] / "scripts" / "noisy_task.py"
+    assert main(["train", f"{script}:make_task", *options, "--run-dir", "run"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"quantum term {said}" in shown
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["effect_size"] == {"mean": None, "max": None}
+    assert ("effect_size.mean" in summary.get("not_finite", [])) == bool(lost)
+    assert main(["report", "run"]) == 0
+    assert f"effect size {said}" in " ".join(capsys.readouterr().out.split())
+    assert main(["report", "run", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert data["effect_size"] == {"mean": None, "max": None}
+    assert [name for name in data.get("not_finite", []) if name.endswith("mean")] == lost
+    assert main(["report", "run", "--html", "--markdown"]) == 0
+    for page in ("report.md", "report.html"):
+        text = (tmp_path / "run" / page).read_text()
+        assert f"The effect size is {said}." in text
+
+
+def test_an_effect_size_is_said_in_full_where_only_a_part_of_it_is_known():
+    assert words.effect({"mean": 0.0046, "max": math.inf}) == (
+        "0.46 % on average, not finite at most"
+    )
+    assert words.effect({"mean": None, "max": None}) == "unknown"
+    assert words.effect({"mean": math.nan, "max": math.inf}) == "not finite"
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from qsgd_lab.compare.plan import (
 )
 from qsgd_lab.compare.planning import Asked, make_plan
 from qsgd_lab.compare.table import Comparison, read_comparison
+from qsgd_lab.compare.text import COLUMNS, rows
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -415,3 +416,15 @@ def test_a_program_from_standard_input_compares_and_is_not_run_again(tmp_path):
         check=False, env=os.environ | {"QSGD_HOME": str(tmp_path / "home")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_effect_sizes_unknown_and_not_finite_are_told_apart_in_table_and_json(tmp_path, source):
+    arms = ("adafactor", "sine@0.5:inject=gradient")
+    found = compare(tmp_path / "c", plan_of(source, seeds=1, arms=arms))
+    shown = {row[0]: row[COLUMNS.index("effect size")] for row in rows(found)}
+    assert shown["sine@0.5:inject=gradient"] == "unknown"
+    assert not any("not_finite" in name for name in found.to_dict(Path("r")))
+    whole = replace(found.arms["sine@0.5:inject=gradient"], effect_size=float("nan"))
+    lost = replace(found, arms={"a": whole})
+    assert [row[COLUMNS.index("effect size")] for row in rows(lost)] == ["not finite"]
+    assert lost.to_dict(Path("r"))["not_finite"] == ["arms.a.effect_size.mean"]

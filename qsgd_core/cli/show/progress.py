@@ -89,6 +89,8 @@ class ProgressBar:
                 )
             case StepTaken():
                 self._effect = event.effect_size
+                if self._effect is None and event.source != "zero":
+                    self._figures["effect"] = percent(None)
             case BatchTrained():
                 self._batch(event)
             case EpochEnded():
@@ -112,7 +114,7 @@ class ProgressBar:
         self._figures["loss"] = number(row["train_loss"], ".3f")
         if "accuracy" in row:
             self._figures["accuracy"] = percent(row["accuracy"])
-        if row["effect_size"]:
+        if row["effect_size"] != 0:
             self._figures["effect"] = percent(row["effect_size"])
         self._show(event.step, event.epoch)
         if not self._console.is_terminal:

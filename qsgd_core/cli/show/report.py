@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qsgd_core.cli.show.bars import bar, budget_bar
-from qsgd_core.cli.show.words import dollars, duration, number, percent
+from qsgd_core.cli.show.words import dollars, duration, effect, number
 from qsgd_core.schedule.money import say
 from qsgd_core.schedule.record.history import Point, Spread
 from qsgd_core.training.folder.report import Hardware, Money, Report
@@ -87,9 +87,7 @@ def about(found: Report) -> list[tuple[str, str]]:
             ("metrics", ", ".join(f"{k.replace('_', ' ')} {number(v)}" for k, v in shown.items()))
         )
     if found.effect_size is not None:
-        mean, most = found.effect_size["mean"], found.effect_size["max"]
-        known = f"{percent(mean)} on average, {percent(most)} at most"
-        rows.append(("effect size", "not finite, or not known" if mean is None else known))
+        rows.append(("effect size", effect(found.effect_size)))
     used = [f"{name} {100 * share:.3g} %" for name, share in found.sources.items() if share]
     rows.append(("sources of s", ", ".join(used) or "none: no step had a term"))
     if found.hardware is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,6 +61,8 @@ def describe_term(summary: Summary) -> str:
     mean, most = summary.effect_size["mean"], summary.effect_size["max"]
     if mean is None or most is None:
         return f"unknown: what {base} makes of an injected term cannot be told"
+    if not math.isfinite(mean):
+        return f"not finite beside the {base} step"
     return (
         f"{percent(mean)} of the {base} step on the "
         f"{summary.n_coordinates} coordinates it touches "

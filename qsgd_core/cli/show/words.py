@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 
 def number(value: float | None, form: str = ".4g") -> str:
@@ -13,11 +14,19 @@ def number(value: float | None, form: str = ".4g") -> str:
 
 
 def percent(share: float | None) -> str:
-    """``0.0046`` as ``0.46 %``: two significant digits below 1 %, one decimal above."""
-    if share is None or not math.isfinite(share):
+    """``0.0046`` as ``0.46 %``: two digits below 1 %, one decimal above; None is ``unknown``."""
+    if share is None:
+        return "unknown"
+    if not math.isfinite(share):
         return number(share)
     value = 100 * share
     return f"{value:.1f} %" if abs(value) >= 1 else f"{value:.2g} %"
+
+
+def effect(size: Mapping[str, float | None]) -> str:
+    """An effect size's ``mean`` and ``max``: ``0.46 % on average, 1.2 % at most``."""
+    mean, most = percent(size["mean"]), percent(size["max"])
+    return mean if mean == most and "%" not in mean else f"{mean} on average, {most} at most"
 
 
 def dollars(amount: float) -> str:

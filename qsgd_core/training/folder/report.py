@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import make_url
 
 from qsgd_core.errors import ConfigError
+from qsgd_core.files import not_finite
 from qsgd_core.schedule.ledger.audit import Audit, Sum, audit, overrun
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Job
@@ -24,7 +25,7 @@ from qsgd_core.schedule.record.history import Ages, Point, Prediction, Refreshes
 from qsgd_core.schedule.record.reader import RecordReader
 from qsgd_core.schedule.record.worth import Skill
 from qsgd_core.training.folder.folder import RunFolder, read_record
-from qsgd_core.training.folder.summary import shares
+from qsgd_core.training.folder.summary import effect_size_of, shares
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ class Report:
         wall_s: seconds spent training; None before a session has ended.
         ended_at: when the last session did, in seconds since the epoch, UTC; None before.
         metrics: of the last epoch.
-        effect_size: mean and max, each None if unknown; None before a session has ended.
+        effect_size: mean and max, each None if unknown, NaN if not finite; None before a
+            session has ended.
         sources: share of the steps by where s came from.
         replay_of: id of the run that it repeats from its record; None for most.
         hardware: None for a run on a simulator.
@@ -140,7 +142,9 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """As one JSON object."""
-        return asdict(self)
+        found = asdict(self)
+        lost = not_finite(found)
+        return found | ({"not_finite": lost} if lost else {})
 
 
 def report(folder: RunFolder, open_ledger: Callable[[], Ledger]) -> Report:
@@ -193,7 +197,7 @@ def report(folder: RunFolder, open_ledger: Callable[[], Ledger]) -> Report:
             wall_s=summary.get("wall_s"),
             ended_at=summary.get("ended_at"),
             metrics=metrics,
-            effect_size=summary.get("effect_size"),
+            effect_size=effect_size_of(summary),
             sources=shares(counts),
             replay_of=header.get("replay_of"),
             hardware=hardware,

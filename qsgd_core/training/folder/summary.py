@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qsgd_core.files import not_finite
 from qsgd_core.sources import SOURCES
 from qsgd_core.training.loop.rate import describe
 from qsgd_core.training.loop.session import Parts, Session, Status
@@ -65,7 +67,11 @@ class Summary:
     replayed: dict[str, Any] | None = field(default=None, metadata=BESIDE)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object of the contract."""
+        """The JSON object of the contract.
+
+        ``not_finite``, where there is any, lists what JSON can only have as null, such as
+        ``effect_size.mean``; any other null is unknown.
+        """
         data = asdict(self)
         contract = {
             name: data[name]
@@ -73,7 +79,18 @@ class Summary:
             if of.metadata.get("contract", True)
         }
         replayed = {} if self.replayed is None else {"replayed": self.replayed}
-        return contract | (self.spending or {}) | replayed
+        found = contract | (self.spending or {}) | replayed
+        lost = not_finite(found)
+        return found | ({"not_finite": lost} if lost else {})
+
+
+def effect_size_of(summary: Mapping[str, Any]) -> dict[str, float | None] | None:
+    """The effect size in a summary.json: None is unknown, NaN is not finite; None without one."""
+    size = summary.get("effect_size")
+    lost = summary.get("not_finite", ())
+    return size and {
+        name: math.nan if f"effect_size.{name}" in lost else value for name, value in size.items()
+    }
 
 
 def summarise(

@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from qsgd_core.files import not_finite
 from qsgd_core.training.code import edited_since
 from qsgd_core.training.folder.folder import RunFolder, read_record
+from qsgd_core.training.folder.summary import effect_size_of
 from qsgd_core.training.loop.rate import describe, varies
 from qsgd_lab.compare import witness
 from qsgd_lab.compare.plan import RUNS, ArmPlan, ComparisonPlan
@@ -55,7 +57,8 @@ class ArmResult:
         epochs_difference: paired difference of restricted means; None where no run arrives.
         epochs_log_rank: describes only.
         epochs_sentence: what can be said of it; None without a target and for the baseline.
-        effect_size: mean over runs of the run's mean; None without a run.
+        effect_size: mean over runs of the run's mean; NaN if none is finite, None if none is
+            known or there is no run.
         wall_s: mean over runs; None without a run.
         curves: by seed, the primary metric after each epoch.
         effect_curves: by seed, the mean effect size of each epoch.
@@ -105,7 +108,7 @@ class Comparison:
 
     def to_dict(self, report: Path) -> dict[str, Any]:
         """The JSON object of the contract."""
-        return {
+        found = {
             "task": self.plan.task,
             "baseline": self.plan.baseline,
             "seeds": len(self.plan.seeds),
@@ -113,6 +116,8 @@ class Comparison:
             "minimum_detectable_effect": self.minimum_detectable_effect,
             "report": str(report),
         }
+        lost = not_finite(found)
+        return found | ({"not_finite": lost} if lost else {})
 
     def _arm(self, arm: ArmResult) -> dict[str, Any]:
         keys = ("mean", "se", "ci95", "p", "p_holm")
@@ -205,7 +210,7 @@ def _arm_result(
         epochs_difference=difference,
         epochs_log_rank=tested,
         epochs_sentence=sentence,
-        effect_size=_mean([s["effect_size"]["mean"] for s in summaries]),
+        effect_size=_effect([(effect_size_of(s) or {}).get("mean") for s in summaries]),
         wall_s=_mean([s["wall_s"] for s in summaries]),
         curves={seed: _curve(run, plan.metric) for seed, run in runs.items() if run.rows},
         effect_curves={
@@ -307,6 +312,12 @@ def _every_step(folder: Path, plan: ComparisonPlan) -> list[str]:
     config = read_record(run).config
     plain = not varies(config) and not config.clip_norm and config.precision == "float32"
     return [] if plain else [f"Every run has {describe(config)}."]
+
+
+def _effect(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    finite = _mean([value for value in known if math.isfinite(value)])
+    return math.nan if known and finite is None else finite
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from qsgd_core.cli.show.words import number
 from qsgd_lab.compare.table import ArmResult, Comparison, say_target
 from qsgd_lab.stats.paired import MeanSE
 from qsgd_lab.stats.pairs import Metric
@@ -61,9 +62,16 @@ def _row(arm: ArmResult, comparison: Comparison) -> tuple[str, ...]:
         interval,
         p,
         p_holm,
-        NONE if arm.effect_size is None else f"{arm.effect_size:.2g}",
+        _effect(arm),
         NONE if arm.wall_s is None else f"{arm.wall_s:.1f}",
     )
+
+
+def _effect(arm: ArmResult) -> str:
+    """The effect size; nothing without a run that has ended."""
+    if arm.wall_s is None:
+        return NONE
+    return "unknown" if arm.effect_size is None else number(arm.effect_size, ".2g")
 
 
 def _of(value: MeanSE, metric: Metric) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qsgd_core.cli.show.report import about
+from qsgd_core.cli.show.words import effect
 from qsgd_core.errors import ConfigError
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.training.folder.folder import RunFolder, RunRecord, read_record
@@ -69,7 +70,11 @@ def _effect(found: Report, rows: list[Mapping[str, Any]]) -> tuple[Block, ...]:
     figure = run_figures.effect(rows)
     if figure is not None:
         return (figure,)
-    none = "No step had a term." if not any(found.sources.values()) else "The term was zero."
+    none = "The term was zero."
+    if not any(found.sources.values()):
+        none = "No step had a term."
+    elif found.effect_size is not None and found.effect_size["mean"] != 0:
+        none = f"The effect size is {effect(found.effect_size)}."
     return (Paragraph(none),) if rows else ()
 
 
