@@ -14,15 +14,14 @@ import select
 import sys
 
 from qsgd_core.backend import Backend
+from qsgd_core.children.service import make_service
 from qsgd_core.errors import (
     BackendError,
     BackendGoneError,
-    ConfigError,
     QSGDError,
     TransientError,
 )
 from qsgd_core.isolate import describe
-from qsgd_core.plugins.registry import default_registry
 from qsgd_core.schedule.courier.courier import Courier
 from qsgd_core.schedule.courier.desk import Desk
 from qsgd_core.schedule.failures import pack_error
@@ -132,10 +131,7 @@ def open_backend(run: Run) -> Backend:
         ConfigError: the name is not a queued service.
     """
     name = run.pinned or run.backend
-    backend = default_registry().make_backend(name, json.loads(run.options) or None)
-    if not isinstance(backend, Backend):
-        raise ConfigError(f"{name!r} is a simulator; it needs no courier.")
-    return backend
+    return make_service(name, json.loads(run.options), simulator="it needs no courier")
 
 
 class Parent:

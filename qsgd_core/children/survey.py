@@ -1,25 +1,18 @@
-"""The child that looks at a service for an estimate.
-
-One JSON object on stdin, one on stdout; what an SDK prints goes to stderr. Submits nothing.
-"""
+"""The child that looks at a service for an estimate: see :mod:`.question`. Submits nothing."""
 
 from __future__ import annotations
 
 import base64
-import json
 import logging
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qsgd_core.backend import Backend
+from qsgd_core.children.question import answered, serve
+from qsgd_core.children.service import make_service
 from qsgd_core.circuits import Workload
-from qsgd_core.errors import BackendError, ConfigError, QSGDError
-from qsgd_core.isolate import describe
+from qsgd_core.errors import BackendError
 from qsgd_core.jobs import NoiseSnapshot
-from qsgd_core.plugins.registry import default_registry
-from qsgd_core.schedule.failures import pack_error
 from qsgd_core.schedule.forecast.survey import JobQuote, Survey, expected_errors
 from qsgd_core.schedule.packing.tiles import pack
 from qsgd_core.schedule.packing.ways import Way, best_way
@@ -28,26 +21,9 @@ from qsgd_core.schedule.storage import unpack_workload
 logger = logging.getLogger("qsgd_core.survey")
 
 
-def main() -> None:
-    """Answer the one question on stdin."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    pipe = os.dup(1)
-    os.dup2(2, 1)
-    with os.fdopen(pipe, "w") as out:
-        out.write(answer(sys.stdin.read()))
-
-
 def answer(question: str) -> str:
     """The answer to :func:`qsgd_core.schedule.forecast.survey.survey`'s question, JSON to JSON."""
-    asked = json.loads(question)
-    try:
-        return json.dumps({"survey": look(asked).to_json()})
-    except QSGDError as error:
-        return json.dumps({"error": pack_error(error)})
-    except Exception as error:  # a plugin or an SDK: the parent says it
-        logger.exception("The look at the service failed.")
-        message = f"{asked['backend']!r} could not be asked: {describe(error)}."
-        return json.dumps({"error": pack_error(BackendError(message))})
+    return answered(question, lambda asked: {"survey": look(asked).to_json()}, done="asked")
 
 
 def look(asked: Mapping[str, Any]) -> Survey:
@@ -71,18 +47,11 @@ def look(asked: Mapping[str, Any]) -> Survey:
 
 def _open(name: str, options: Mapping[str, Any]) -> Backend:
     """The service, pinned to the device that the name means now."""
-    backend = _make(name, options)
+    backend = make_service(name, options, simulator="it costs nothing")
     pinned = backend.resolve()
     if pinned != backend.name:
-        backend = _make(pinned, options)
+        backend = make_service(pinned, options, simulator="it costs nothing")
         backend.resolve()
-    return backend
-
-
-def _make(name: str, options: Mapping[str, Any]) -> Backend:
-    backend = default_registry().make_backend(name, options or None)
-    if not isinstance(backend, Backend):
-        raise ConfigError(f"{name!r} is a simulator; it costs nothing.")
     return backend
 
 
@@ -108,4 +77,4 @@ def _calibration(backend: Backend, work: Workload) -> NoiseSnapshot | None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(answer)

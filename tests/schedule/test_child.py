@@ -14,6 +14,7 @@ import pytest
 from patience import PATIENCE_S
 
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
+from qsgd_core.schedule.audit.asking import ask_service
 from qsgd_core.schedule.child import command
 from qsgd_core.schedule.forecast.survey import survey
 from qsgd_core.schedule.trainer.process import look_once
@@ -50,6 +51,12 @@ def module(folder: Path, name: str, text: str) -> str:
 def test_a_survey_is_taken_in_a_folder_of_files_named_like_modules(filebox, trap, tmp_path):
     options = {"folder": str(tmp_path / "vendor")}
     assert survey("filebox:x", options, WORK, shots=8, tiles=1, listed=None).problem is None
+
+
+def test_an_audit_is_made_in_a_folder_of_files_named_like_modules(filebox, trap, tmp_path):
+    options, log = {"folder": str(tmp_path / "vendor")}, tmp_path / "audit.log"
+    said = ask_service("filebox:x", options, since=0.0, tags=["t"], known=[], log=log)
+    assert said.jobs == ()
 
 
 def test_a_courier_serves_in_a_folder_of_files_named_like_modules(paid, trap):

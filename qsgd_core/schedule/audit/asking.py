@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from qsgd_core.errors import BackendError
 from qsgd_core.jobs import JobHandle
 from qsgd_core.schedule.audit.statement import Statement
+from qsgd_core.schedule.child import command
 from qsgd_core.schedule.failures import unpack_error
 
 AUDIT_MODULE = "qsgd_core.children.audit"
@@ -45,7 +45,7 @@ def ask_service(
     try:
         with log.open("ab") as stderr:
             done = subprocess.run(  # noqa: S603  our own interpreter and module
-                [sys.executable, "-m", AUDIT_MODULE],
+                command(AUDIT_MODULE),
                 input=json.dumps(question),
                 stdout=subprocess.PIPE,
                 stderr=stderr,
