@@ -4,41 +4,22 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import Observer
 from qsgd_core.optim.attach import attach
-from qsgd_core.optim.describe import Description
+from qsgd_core.optim.has_term import HasTerm
 from qsgd_core.optim.qsgd import QSGD
-from qsgd_core.optim.term.effect import Stats
 from qsgd_core.task import TaskDefaults
 from qsgd_core.training.config import SETTINGS, TrainConfig
 
 if TYPE_CHECKING:
-    from qsgd_core.schedule.forecast.forecast import Forecast
-
-
-class Term(Protocol):
-    """What :class:`QSGD` and an attachment have in common."""
-
-    def qsgd_stats(self) -> Stats: ...
-    def qsgd_describe(self) -> Description: ...
-    def qsgd_estimate(
-        self,
-        total_steps: int | None = None,
-        *,
-        budget: str | None = None,
-        backend: str | None = None,
-        backend_options: Mapping[str, Any] | None = None,
-        shots: int | None = None,
-        every: int | None = None,
-    ) -> Forecast: ...
-    def close(self, *, finished: bool | None = None) -> None: ...
+    pass
 
 
 @dataclass(frozen=True)
@@ -51,7 +32,7 @@ class Made:
     """
 
     optimizer: torch.optim.Optimizer
-    term: Term
+    term: HasTerm
 
 
 def make_optimizer(

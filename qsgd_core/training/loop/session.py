@@ -13,6 +13,7 @@ import torch
 
 from qsgd_core.errors import ConfigError, WaitInterruptedError
 from qsgd_core.events import BatchTrained, EpochEnded, Observer, Warned
+from qsgd_core.optim.has_term import HasTerm
 from qsgd_core.task import Built, Task
 from qsgd_core.training.config import TrainConfig
 from qsgd_core.training.loop.checkpoint import Checkpoint, Position
@@ -20,7 +21,6 @@ from qsgd_core.training.loop.interrupt import Interrupt
 from qsgd_core.training.loop.loading import RandomState, batches
 from qsgd_core.training.loop.meter import EpochMeter, RunningSum
 from qsgd_core.training.loop.stepping import Stepper
-from qsgd_core.training.optimizer import Term
 
 Row: TypeAlias = dict[str, Any]
 Status: TypeAlias = Literal["finished", "interrupted"]
@@ -46,7 +46,7 @@ class Parts:
     built: Built
     optimizer: torch.optim.Optimizer
     stepper: Stepper
-    term: Term
+    term: HasTerm
     meter: EpochMeter
     tell: Observer
 
