@@ -58,6 +58,11 @@ def entry_points(*, group: str) -> list[EntryPoint]:
     ]
 
 
+def normalise(distribution: str) -> str:
+    """A distribution's name in the one spelling that is compared (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
+
+
 def name_of(distribution: Distribution) -> str:
     """The distribution's name; as its folder says it, if its METADATA does not."""
     return fact(distribution, "Name") or _of_folder(distribution)[0]
@@ -129,7 +134,7 @@ def _distributions(*, leftovers: bool = False) -> Iterator[Distribution]:
     """Each distribution once, as the first on the path has it."""
     seen = set()
     for distribution in metadata.distributions():
-        name = re.sub(r"[-_.]+", "-", _of_folder(distribution)[0]).lower()
+        name = normalise(_of_folder(distribution)[0])
         if name not in seen and (leftovers or not name.startswith(LEFTOVER)):
             seen.add(name)
             yield distribution

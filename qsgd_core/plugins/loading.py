@@ -16,7 +16,6 @@ Installing a plugin never changes what a run does, so loading lets no plugin rea
 from __future__ import annotations
 
 import importlib
-import re
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint
@@ -32,7 +31,14 @@ from qsgd_core.errors import (
     PluginLoadError,
 )
 from qsgd_core.hookspecs import HOOK_API, PROJECT, PerturbationProvider
-from qsgd_core.installed import entry_points, name_of, unreadable, version, version_of
+from qsgd_core.installed import (
+    entry_points,
+    name_of,
+    normalise,
+    unreadable,
+    version,
+    version_of,
+)
 from qsgd_core.isolate import blame
 from qsgd_core.plugins.checks import HOOKS, check_api, check_claims, check_hooks, check_spec
 from qsgd_core.specs import Spec
@@ -141,11 +147,6 @@ class _Given:
     def __init__(self) -> None:
         self.hooks: tuple[str, ...] = ()
         self.specs: list[Spec] = []
-
-
-def normalise(distribution: str) -> str:
-    """A distribution's name in the one spelling that is compared (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
 
 
 def load_plugins(settings: Settings, *, extra: Iterable[tuple[str, str, object]] = ()) -> Plugins:

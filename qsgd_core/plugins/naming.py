@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, TypeVar
 
 from qsgd_core.errors import AmbiguousBackendError, DuplicateNameError
-from qsgd_core.plugins.loading import normalise
+from qsgd_core.installed import normalise
 from qsgd_core.specs import BackendSpec, Spec
 
 if TYPE_CHECKING:

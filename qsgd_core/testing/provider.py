@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from qsgd_core.backend import Backend, Simulator
 from qsgd_core.errors import ConfigError, QSGDError
-from qsgd_core.plugins.loading import Registered, normalise
+from qsgd_core.installed import normalise
+from qsgd_core.plugins.loading import Registered
 from qsgd_core.plugins.naming import rule
 from qsgd_core.plugins.registry import Registry, default_registry
 from qsgd_core.specs import BackendSpec, PerturbationSpec, Spec

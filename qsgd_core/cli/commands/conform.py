@@ -12,7 +12,7 @@ import typer
 from qsgd_core.cli.options import Debug, Json
 from qsgd_core.cli.show.output import print_json, print_table, quiet_stdout
 from qsgd_core.errors import ConfigError, UnknownBackendError, UnknownNameError
-from qsgd_core.plugins.loading import normalise
+from qsgd_core.installed import normalise
 from qsgd_core.plugins.registry import Registry, default_registry, parse_options
 
 if TYPE_CHECKING:
