@@ -123,6 +123,13 @@ def say(unit: str, amount: int) -> str:
     return f"{amount:,} shots"
 
 
+def dollars(amount: float) -> str:
+    """``$12.34``; below ten cents two digits, however small: ``$0.0084``."""
+    if amount >= 0.1 or amount == 0:
+        return f"${amount:,.2f}"
+    return f"${amount:.2g}" if amount >= 1e-4 else f"${amount:.1e}"
+
+
 def _integer(value: float | None, scale: float) -> int | None:
     if value is None or not 0 <= value <= MOST / scale:  # False for NaN too
         return None

@@ -9,9 +9,10 @@ import typer
 
 from qsgd_core.cli.options import Debug, Json
 from qsgd_core.cli.show.output import print_json, quiet_stdout
-from qsgd_core.cli.show.words import dollars, duration
+from qsgd_core.cli.show.words import duration
 from qsgd_core.errors import ConfigError
 from qsgd_core.plugins.options import parse_options
+from qsgd_core.schedule.money import dollars
 from qsgd_core.settings import load_settings
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from qsgd_core.cli.show.bars import bar, budget_bar
-from qsgd_core.cli.show.words import dollars, duration, effect, number
-from qsgd_core.schedule.money import say
+from qsgd_core.cli.show.words import duration, effect, number
+from qsgd_core.schedule.money import dollars, say
 from qsgd_core.schedule.record.history import Point, Spread
 from qsgd_core.training.folder.report import Hardware, Money, Report
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qsgd_core.cli.show.words import dollars, number, percent
+from qsgd_core.cli.show.words import number, percent
+from qsgd_core.schedule.money import dollars
 from qsgd_core.sources import SOURCES, SourceName
 from qsgd_core.training.folder.summary import Summary
 from qsgd_core.training.loop.rate import describe

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from qsgd_core.schedule.money import dollars
+
 
 def number(value: float | None, form: str = ".4g") -> str:
     """``value`` by ``form``; ``not finite`` for NaN, infinities and the null of a JSON file."""
@@ -27,13 +29,6 @@ def effect(size: Mapping[str, float | None]) -> str:
     """An effect size's ``mean`` and ``max``: ``0.46 % on average, 1.2 % at most``."""
     mean, most = percent(size["mean"]), percent(size["max"])
     return mean if mean == most and "%" not in mean else f"{mean} on average, {most} at most"
-
-
-def dollars(amount: float) -> str:
-    """``$12.34``; below ten cents two digits, however small: ``$0.0084``."""
-    if amount >= 0.1 or amount == 0:
-        return f"${amount:,.2f}"
-    return f"${amount:.2g}" if amount >= 1e-4 else f"${amount:.1e}"
 
 
 def spoken(unit: str, amount: int) -> str:

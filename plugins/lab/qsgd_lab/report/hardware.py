@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qsgd_core.cli.show.report import measurements, money_rows, worth_in_words
-from qsgd_core.cli.show.words import dollars
+from qsgd_core.schedule.money import dollars
 from qsgd_core.schedule.record.reader import RecordReader
 from qsgd_core.training.folder.folder import RunFolder
 from qsgd_core.training.folder.report import Hardware, Report
