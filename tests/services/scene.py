@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import sqlalchemy as sa
+from by_clock import Clock, KilledError, quick_ledger
 
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.schedule.courier.courier import Courier
-from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Job
 from qsgd_core.schedule.ledger.states import OPEN
 
@@ -18,39 +17,13 @@ PRICE = 1_000 + 2 * 16
 """Micro-dollars of a job of two rows and 16 shots."""
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-        self.set_by = 0.0
-
-    def __call__(self) -> float:
-        return self.now + self.set_by
-
-    def timer(self) -> float:
-        """Goes on whatever the wall clock is set to."""
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-class KilledError(BaseException):
-    """The process dies here: nothing of the courier catches it."""
-
-
 class Scene:
     """A vendor, a ledger, and couriers that come and go."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.clock = Clock()
-        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite'}", clock=self.clock)
-        # Nobody pulls the plug here; waiting for the disk is most of its time.
-        sa.event.listen(
-            self.ledger._database._engine,
-            "connect",
-            lambda connection, _: connection.execute("PRAGMA synchronous=OFF"),
-        )
+        self.ledger = quick_ledger(folder, self.clock)
         self.ledger.create_budget("b", {"micro_usd": 10 * PRICE})
         self.have()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
+from by_clock import Clock, KilledError, quick_ledger
 from numpy.typing import NDArray
 
 from qsgd_core.builtin.policies import Tracked
@@ -22,7 +22,6 @@ from qsgd_core.policy import Policy
 from qsgd_core.schedule.courier.courier import Courier
 from qsgd_core.schedule.courier.desk import Desk
 from qsgd_core.schedule.courier.inline import LocalLine
-from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Job
 from qsgd_core.schedule.messages import Decoder, Frame
 from qsgd_core.schedule.trainer.config import ScheduleConfig
@@ -34,28 +33,6 @@ RUN, BUDGET = "r", "b"
 ROWS, SHOTS = 2, 8
 PRICE = 1_000 + ROWS * SHOTS
 """Micro-dollars of a job of two rows and 8 shots."""
-
-
-class KilledError(BaseException):
-    """The courier dies here: nothing of it catches this."""
-
-
-class Clock:
-    """Seconds since the epoch, as the stage has it."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-        self.set_by = 0.0
-
-    def __call__(self) -> float:
-        return self.now + self.set_by
-
-    def timer(self) -> float:
-        """Goes on whatever the wall clock is set to."""
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class Line:
@@ -127,13 +104,7 @@ class Stage:
     def __init__(self, folder: Path, *, micro_usd: int = 100 * PRICE) -> None:
         self.folder = folder
         self.clock = Clock()
-        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite'}", clock=self.clock)
-        # Nobody pulls the plug on a stage; waiting for the disk is most of its time.
-        sa.event.listen(
-            self.ledger._database._engine,
-            "connect",
-            lambda connection, _: connection.execute("PRAGMA synchronous=OFF"),
-        )
+        self.ledger = quick_ledger(folder, self.clock)
         self.ledger.create_budget(BUDGET, {"micro_usd": micro_usd})
         self.events: list[ScheduleChanged] = []
         self.run = RUN

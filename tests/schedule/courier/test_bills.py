@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from by_clock import KilledError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scene import PRICE, KilledError, Scene
+from scene import PRICE, Scene
 
 from qsgd_core.errors import TransientError
 from qsgd_core.jobs import Cost

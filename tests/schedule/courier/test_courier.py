@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from scene import PRICE, KilledError, Scene
+from by_clock import KilledError
+from scene import PRICE, Scene
 
 from qsgd_core.errors import (
     AuthError,

@@ -6,9 +6,10 @@ import json
 
 import numpy as np
 import pytest
+from by_clock import KilledError
 from hypothesis import given
 from hypothesis import strategies as st
-from stage import BUDGET, MOST_S, PRICE, ROWS, SHOTS, KilledError, Stage, work_at
+from stage import BUDGET, MOST_S, PRICE, ROWS, SHOTS, Stage, work_at
 
 from qsgd_core.builtin.policies import Hold, Sync, Tracked, TwinOnly
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
