@@ -141,7 +141,7 @@ def qsgd_register_commands() -> list[CommandSpec]:
         CommandSpec(
             name="jobs",
             factory="qsgd_core.cli.commands.jobs:jobs",
-            summary="Hardware jobs: list, wait, resume, cancel, fetch.",
+            summary="Hardware jobs: list, wait, resume, adopt, cancel, fetch, audit.",
         ),
         CommandSpec(
             name="budget",
