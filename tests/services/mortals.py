@@ -24,7 +24,7 @@ from patience import PATIENCE_S
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.schedule.courier.courier import Courier
 from qsgd_core.schedule.ledger.ledger import Ledger
-from qsgd_core.schedule.ledger.states import OPEN
+from qsgd_core.schedule.ledger.states import OPEN, LedgerState
 
 BUDGET = "b"
 IN_FLIGHT = 4
@@ -32,6 +32,7 @@ LAST_KILL = 0.8
 """Share of the jobs that are sold when the last kill falls."""
 LULL_S = 20.0
 """Longest wait for jobs to be sold; then the next kill falls all the same."""
+OUT = (LedgerState.SUBMITTING, LedgerState.SUBMITTED)
 LEDGER_CALLS = (
     "add_intent", "reserve", "begin_submit", "not_sent", "doubt", "submitted", "store", "settle",
     "fail", "refund", "stray", "state", "settle_stray",
@@ -149,6 +150,10 @@ class Toll:
     power_cuts: int = 0
     open_at_death: Counter[str] = field(default_factory=Counter)
 
+    def enough(self, kills: int) -> bool:
+        """Whether so many were killed, and all of them once while a job was out."""
+        return self.kills >= kills and any(self.open_at_death[state] for state in OUT)
+
 
 class Graveyard:
     """Starts the processes of a scenario, kills them, and looks at the books in between."""
@@ -169,16 +174,18 @@ class Graveyard:
     def campaign(self, *, kills: int) -> None:
         """Kill so often, one by one and all at once, then let everybody come to the end.
 
+        It goes on until a job was out when all were killed at once.
         The kills are spread over the jobs: the next one is due when so many more were sold.
         """
         draw = random.Random(self.scenario.seed)
         try:
-            while self.toll.kills < kills:
+            while not self.toll.enough(kills):
                 for _ in range(draw.randint(1, 4)):
                     self._let_live(kills, draw)
                     self.check()
                     self._kill(draw.choice(self.scenario.names))
                 self._let_live(kills, draw)
+                self._until_a_job_is_out()
                 for run in self.scenario.names:
                     self._kill(run)
                 self.toll.power_cuts += 1
@@ -206,6 +213,13 @@ class Graveyard:
             self._start_all(self._risk)
         time.sleep(draw.uniform(0.0, 0.2))
         self._start_all(self._risk)
+
+    def _until_a_job_is_out(self) -> None:
+        """Or for so long as a lull lasts."""
+        end = time.monotonic() + LULL_S
+        while not self.ledger.jobs(states=OUT) and time.monotonic() < end:
+            self._start_all(self._risk)
+            time.sleep(0.005)
 
     def check(self) -> None:
         """At any instant: what the vendor will bill ≤ reserved + spent ≤ cap, in every unit."""
