@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Iterable, Iterator
@@ -249,11 +250,11 @@ def _statements(ledger: Ledger, backend: str | None, since: float | None) -> lis
     from qsgd_core.schedule.audit.asking import ask_service
 
     groups: dict[tuple[str, str], list[Job]] = {}
+    asked_for = functools.cache(lambda run: ledger.run(run).backend)
     for job in ledger.jobs():
-        if job.submitted_at is not None or job.doubt_since is not None:
-            names = (job.backend, ledger.run(job.run).backend)
-            if backend is None or backend in names:
-                groups.setdefault((job.backend, job.options), []).append(job)
+        was_sent = job.submitted_at is not None or job.doubt_since is not None
+        if was_sent and (backend is None or backend in (job.backend, asked_for(job.run))):
+            groups.setdefault((job.backend, job.options), []).append(job)
     if not groups and backend is not None:
         groups[backend, "{}"] = []
     statements = []

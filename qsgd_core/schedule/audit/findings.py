@@ -51,6 +51,7 @@ class Finding:
         backend: the service.
         handle: the job there.
         run: whose it is; None where the ledger does not know it.
+        booked_as: tag of the ledger's own job that it is; None where there is none.
         booked: what the ledger has for it; None where it has nothing.
         billed: what the service says; unknown in some or all units.
         problem: why it could not be asked.
@@ -60,6 +61,7 @@ class Finding:
     backend: str
     handle: JobHandle
     run: str | None = None
+    booked_as: str | None = None
     booked: Amount | None = None
     billed: Amount = field(default_factory=Amount)
     problem: str | None = None
@@ -110,8 +112,8 @@ def book(ledger: Ledger, findings: Iterable[Finding]) -> set[str]:
     runs = set()
     for finding in findings:
         if finding.kind in (FindingKind.LATE, FindingKind.DIFFERENT):
-            known = {j.handle.job_id: j.tag for j in ledger.jobs(run=finding.run) if j.handle}
-            ledger.correct(known[finding.handle.job_id], finding.billed)
+            assert finding.booked_as is not None  # noqa: S101 - such a job is the ledger's
+            ledger.correct(finding.booked_as, finding.billed)
         elif finding.kind.is_booked:
             ledger.stray(finding.handle.tag, finding.handle)
             runs.add(finding.run or "")
@@ -125,7 +127,14 @@ def _look(backend: str, stated: Stated, job: Job | None, by_tag: dict[str, Job])
         if kind is None:
             return None
         return Finding(
-            kind, backend, stated.handle, job.run, job.spent, stated.billed, stated.problem
+            kind,
+            backend,
+            stated.handle,
+            run=job.run,
+            booked_as=job.tag,
+            booked=job.spent,
+            billed=stated.billed,
+            problem=stated.problem,
         )
     if tagged is None:
         kind = FindingKind.UNKNOWN
@@ -134,7 +143,9 @@ def _look(backend: str, stated: Stated, job: Job | None, by_tag: dict[str, Job])
     else:
         kind = FindingKind.DUPLICATE if tagged.handle else FindingKind.TURNED_UP
     run = None if tagged is None else tagged.run
-    return Finding(kind, backend, stated.handle, run, None, stated.billed, stated.problem)
+    return Finding(
+        kind, backend, stated.handle, run=run, billed=stated.billed, problem=stated.problem
+    )
 
 
 def _of_known(job: Job, stated: Stated) -> FindingKind | None:
