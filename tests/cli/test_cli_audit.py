@@ -59,6 +59,12 @@ def spent(ledger: Ledger) -> tuple[int, int, int]:
     return cap.reserved, cap.spent, cap.overrun
 
 
+def provisional(capsys) -> int:
+    assert main(["budget", "show", "b", "--json"]) == 0
+    (cap,) = json.loads(capsys.readouterr().out)
+    return cap["provisional"]
+
+
 def test_a_duplicate_is_named_and_booked_after_a_yes_only(capsys, ledger, ran, tmp_path):
     ran("r", faults={"duplicated": [0]})
     said = audit(capsys, code=1)
@@ -116,6 +122,9 @@ def test_a_cost_stated_late_is_shown_as_provisional_and_corrected_by_resume(
     said = capsys.readouterr()
     assert "0.001016?" in said.out
     assert "the vendor has not said yet" in said.err
+    assert main(["budget", "show"]) == 0
+    assert "provisional: of what is spent" in capsys.readouterr().err
+    assert provisional(capsys) == PRICE
     path = next(Path(tmp_path / "vendor/jobs").glob("*.json"))
     job = json.loads(path.read_text())
     path.write_text(json.dumps(job | {"micro_usd": 7, "accepted_at": 0.0}))
@@ -123,6 +132,7 @@ def test_a_cost_stated_late_is_shown_as_provisional_and_corrected_by_resume(
     (record,) = json.loads(capsys.readouterr().out)
     assert (record["cost_usd"], record["unstated"]) == (7e-6, [])
     assert spent(ledger) == (0, 7, 0)
+    assert provisional(capsys) == 0
 
 
 def test_every_command_of_the_page_runs(capsys, ledger, ran):

@@ -30,7 +30,7 @@ def run_json(capsys, *arguments: str):
     ],
 )
 def test_a_budget_is_made_shown_and_raised_in_each_unit(capsys, amount, unit, cap):
-    empty = {"reserved": 0, "spent": 0, "overrun": 0}
+    empty = {"reserved": 0, "spent": 0, "provisional": 0, "overrun": 0}
     record = {"budget": "lab", "unit": unit, "cap": cap, "left": cap} | empty
     assert run_json(capsys, "create", "lab", amount) == [record]
     assert run_json(capsys, "show") == run_json(capsys, "show", "lab") == [record]

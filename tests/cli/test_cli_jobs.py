@@ -95,6 +95,23 @@ def test_the_list_for_people_is_a_table(capsys, left_behind, monkeypatch):
     assert "was failed: the vendor's reasons" in said.err
 
 
+def test_a_job_that_waits_is_listed_with_its_place_in_the_queue(capsys, left_behind, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    left_behind("first", "submitted", run_s=1000)
+    left_behind("second", "submitted", run_s=1000)
+    run_json(capsys, "resume")
+    places = {r["run"]: r["queue_position"] for r in run_json(capsys, "list")}
+    assert places == {"first": 1, "second": 2}
+    assert main(["jobs", "list"]) == 0
+    assert "submitted, 2 in the queue" in capsys.readouterr().out
+    assert main(["jobs", "wait", "second", "--timeout", "0"]) == 1
+    assert "Waiting for 1 jobs, the next at place 2 of its queue." in capsys.readouterr().err
+    run_json(capsys, "cancel", "first")
+    run_json(capsys, "resume")
+    places = {r["run"]: r["queue_position"] for r in run_json(capsys, "list")}
+    assert places == {"first": None, "second": 1}
+
+
 def test_an_empty_list_says_so(capsys, filebox):
     assert run_json(capsys, "list") == []
     assert main(["jobs", "list"]) == 0

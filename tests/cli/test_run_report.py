@@ -258,7 +258,7 @@ def test_what_others_spend_of_the_same_budget_is_told_apart(trained):
     money = run.report().money
     assert money is not None
     (share,) = money.budgets
-    assert share["others"] == {"held": 777, "paid": 0, "unknown": 0}
+    assert share["others"] == {"held": 777, "paid": 0, "unknown": 0, "provisional": 0}
     assert money.balanced
     assert "of it by this run" in text(run.report())
 

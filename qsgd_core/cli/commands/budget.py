@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,13 +88,29 @@ def _shown(ledger: Ledger, name: str, *, as_json: bool) -> None:
 
 
 def _records(ledger: Ledger, name: str | None) -> list[dict[str, Any]]:
-    """Caps in the ledger's own integers: shots, micro-dollars, microseconds of QPU time."""
-    return [asdict(cap) | {"left": cap.left} for cap in ledger.caps(name)]
+    """Caps in the ledger's own integers: shots, micro-dollars, microseconds of QPU time.
+
+    Of what is spent, ``provisional`` is booked at the hold: the vendor has not said yet.
+    """
+    late: Counter[tuple[str, str]] = Counter()
+    for job in ledger.unstated():
+        for unit in job.unstated:
+            late[job.budget, unit] += job.provisional.of(unit) or 0
+    return [
+        asdict(cap) | {"provisional": late[cap.budget, cap.unit], "left": cap.left}
+        for cap in ledger.caps(name)
+    ]
 
 
 def _print(records: list[dict[str, Any]]) -> None:
     from qsgd_core.schedule.money import say
 
-    columns = ("cap", "reserved", "spent", "overrun", "left")
+    columns = ("cap", "reserved", "spent", "provisional", "overrun", "left")
     rows = [(r["budget"], *(say(r["unit"], r[column]) for column in columns)) for r in records]
     print_table(("budget", *columns), rows)
+    if any(r["provisional"] for r in records):
+        typer.echo(
+            "provisional: of what is spent, booked at the hold until the vendor says. To ask: "
+            "qsgd jobs resume",
+            err=True,
+        )

@@ -323,9 +323,14 @@ def _serve(ledger: Ledger, run: str | None, *, deadline: float | None) -> None:
 
     couriers: dict[str, CourierProcess] = {}
     stopped: dict[str, QSGDError] = {}
+    said = ""
     with _interruptible(ledger, run, couriers):
-        while pending := {job.run for job in _open(ledger, run)} - stopped.keys():
-            for name in sorted(pending):
+        while pending := [job for job in _open(ledger, run) if job.run not in stopped]:
+            if (places := _places(pending)) != said:
+                said = places
+                typer.echo(said, err=True)
+            runs = sorted({job.run for job in pending})
+            for name in runs:
                 if name not in couriers:
                     _forget_error(ledger, name)
                     couriers[name] = CourierProcess(
@@ -338,9 +343,16 @@ def _serve(ledger: Ledger, run: str | None, *, deadline: float | None) -> None:
                 left = POLL_S if deadline is None else deadline - time.monotonic()
                 if left <= 0:
                     return
-                couriers[name].wait(min(left, POLL_S) / len(pending))
+                couriers[name].wait(min(left, POLL_S) / len(runs))
     for error in stopped.values():
         raise error
+
+
+def _places(waited_for: list[Job]) -> str:
+    """What is waited for, with the places in the vendor's queue that are known."""
+    places = [j.queue_position for j in waited_for if j.queue_position is not None]
+    where = f", the next at place {min(places)} of its queue" if places else ""
+    return f"Waiting for {len(waited_for)} jobs{where}."
 
 
 @contextmanager
@@ -418,6 +430,8 @@ def _print(found: list[Job], *, as_json: bool) -> None:
 
 def _record(job: Job) -> dict[str, Any]:
     """One job for scripts; an open job's shots and cost are its hold."""
+    from qsgd_core.schedule.ledger.states import LedgerState
+
     cost = (job.hold if job.settled_at is None else job.spent).to_cost()
     return {
         "tag": job.tag,
@@ -428,6 +442,7 @@ def _record(job: Job) -> dict[str, Any]:
         "backend": job.backend,
         "job_id": None if job.handle is None else job.handle.job_id,
         "state": job.state,
+        "queue_position": job.queue_position if job.state is LedgerState.SUBMITTED else None,
         "budget": job.budget,
         "shots": cost.shots,
         "cost_usd": cost.usd,
@@ -445,6 +460,8 @@ def _cell(record: dict[str, Any], column: str) -> str:
         return "-"
     if column == "submitted_at":
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    if column == "state" and record["queue_position"] is not None:
+        return f"{value}, {record['queue_position']} in the queue"
     if column == "cost_usd":
         return f"{value:.6g}" + ("?" if "micro_usd" in record["unstated"] else "")
     return str(value)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qsgd_core.cli.show.bars import bar, budget_bar
-from qsgd_core.cli.show.words import duration, effect, number
+from qsgd_core.cli.show.words import duration, effect, number, provisional
 from qsgd_core.schedule.money import dollars, say
 from qsgd_core.schedule.record.history import Point, Spread
 from qsgd_core.training.folder.report import Hardware, Money, Report
@@ -103,7 +103,11 @@ def money_rows(money: Money, steps: int) -> list[tuple[str, str]]:
     states = ", ".join(f"{n} {state}" for state, n in sorted(money.by_state.items()))
     rows = [
         ("jobs", f"{len(money.jobs)}" + (f": {states}" if states else "")),
-        ("paid", _amounts(money.cost_usd, money.qpu_s, money.shots)),
+        (
+            "paid",
+            _amounts(money.cost_usd, money.qpu_s, money.shots)
+            + provisional(money.provisional_usd, money.provisional_qpu_s),
+        ),
     ]
     if money.open:
         rows.append(("held", _amounts(money.held_usd, money.held_qpu_s, money.held_shots)))

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qsgd_core.cli.show.words import number, percent
+from qsgd_core.cli.show.words import number, percent, provisional
 from qsgd_core.schedule.money import dollars
 from qsgd_core.sources import SOURCES, SourceName
 from qsgd_core.training.folder.summary import Summary
@@ -99,7 +99,8 @@ def describe_spending(spending: Mapping[str, Any]) -> str:
     said.append("price unknown" if usd is None else dollars(usd))
     if qpu_s is not None:
         said.append(f"{qpu_s:.1f} s of QPU time")
-    return ", ".join(said)
+    late = provisional(spending["provisional_usd"], spending["provisional_qpu_s"])
+    return ", ".join(said) + late
 
 
 def print_plan(plan: Plan) -> None:

@@ -38,6 +38,15 @@ def spoken(unit: str, amount: int) -> str:
     return f"{amount / 1e6:,.1f} s" if unit == "qpu_us" else f"{amount:,} shots"
 
 
+def provisional(usd: float | None, qpu_s: float | None) -> str:
+    """What of an amount is booked at the hold; empty where the vendor has stated everything."""
+    said = [dollars(usd)] if usd else []
+    said += [f"{qpu_s:.3g} s of QPU time"] if qpu_s else []
+    if not said:
+        return ""
+    return f"; {' and '.join(said)} of it provisional, until the vendor says: qsgd jobs resume asks"
+
+
 def duration(seconds: float) -> str:
     """``3.2 s``, ``14.0 min``, ``2.5 h``, ``4.0 days``."""
     for size, unit in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):

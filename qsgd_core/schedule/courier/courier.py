@@ -378,6 +378,8 @@ class Courier:
         if job.cancel_asked is not None:
             self._cancel(job)
         status = self._backend.status(job.handle)
+        if status.queue_position != job.queue_position and not status.state.final:
+            self._ledger.queued(job.tag, status.queue_position)
         if not status.state.final:
             return False
         if status.state is not JobState.DONE:

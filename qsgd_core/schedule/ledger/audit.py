@@ -19,11 +19,15 @@ TRIES = 5
 
 @dataclass(frozen=True)
 class Sum:
-    """What some jobs hold and have cost; ``unknown`` of them have an unknown amount."""
+    """What some jobs hold and have cost; ``unknown`` of them have an unknown amount.
+
+    Of what was paid, ``provisional`` is booked at the hold: the vendor has not said yet.
+    """
 
     held: int = 0
     paid: int = 0
     unknown: int = 0
+    provisional: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,14 +119,15 @@ def _audit(jobs: list[Job], caps: list[Cap], run: str) -> Audit:
 
 
 def _sum(jobs: Iterable[Job], unit: str) -> Sum:
-    held = paid = unknown = 0
+    held = paid = unknown = provisional = 0
     for job in jobs:
         of: Amount | None = None
         if job.settled_at is not None:
             of = job.spent
             paid += of.of(unit) or 0
+            provisional += job.provisional.of(unit) or 0
         elif job.state.is_holding:
             of = job.hold
             held += of.of(unit) or 0
         unknown += of is not None and of.of(unit) is None
-    return Sum(held, paid, unknown)
+    return Sum(held, paid, unknown, provisional)

@@ -220,6 +220,12 @@ class Ledger(Runs, Bills):
             named = {"handle": handle.to_json(), "doubt_since": None, "error": None}
             return _move_job(db, tag, LedgerState.SUBMITTED, **named)
 
+    def queued(self, tag: str, position: int | None) -> None:
+        """Keep where a submitted job is in the vendor's queue; None: it runs, or nobody says."""
+        with self._database.write() as db:
+            where = (jobs_table.c.tag == tag, jobs_table.c.state == LedgerState.SUBMITTED)
+            db.execute(jobs_table.update().where(*where).values(queue_position=position))
+
     def store(self, tag: str, result: Result) -> bool:
         """submitted → stored: the result is safe before anything else happens to it."""
         with self._database.write() as db:

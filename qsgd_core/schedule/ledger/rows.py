@@ -31,6 +31,8 @@ class Job:
         ask_at: when the vendor is asked again for those.
         n_asks: how often it has been.
         corrected_at: when ``spent`` was last changed to what the vendor says.
+        queue_position: of a submitted job, where the vendor has it in its queue; 1 is next. None:
+            it runs, or the vendor does not say.
     """
 
     tag: str
@@ -60,6 +62,12 @@ class Job:
     ask_at: float | None
     n_asks: int
     corrected_at: float | None
+    queue_position: int | None
+
+    @property
+    def provisional(self) -> Amount:
+        """What of ``spent`` is only the hold, until the vendor says what it was; 0 elsewhere."""
+        return Amount(**{u: (self.spent.of(u) or 0) if u in self.unstated else 0 for u in UNITS})
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from qsgd_core.schedule.ledger import tables
 
-VERSION = 3
+VERSION = 4
 """The newest revision, and what :mod:`.tables` says."""
 _ONE_AT_A_TIME = threading.Lock()
 """Alembic keeps what it is at in its modules."""

@@ -79,6 +79,7 @@ jobs = sa.Table(
     sa.Column("ask_at", sa.Float),
     sa.Column("n_asks", sa.Integer),
     sa.Column("corrected_at", sa.Float),
+    sa.Column("queue_position", sa.Integer),
     sa.CheckConstraint(known_state(), name="known_state"),
     sa.CheckConstraint(allowed_move(), name="allowed_move"),
 )

@@ -37,6 +37,8 @@ class Money:
         by_state: how many there are in each state.
         open: how many may still cost or bring something.
         cost_usd, qpu_s, shots: settled; None means that nobody knows, as below.
+        provisional_usd, provisional_qpu_s: what of that is booked at the hold, because the vendor
+            has not said yet.
         held_usd, held_qpu_s, held_shots: reserved for jobs that are not over.
         usd_per_step: settled, over the steps taken.
         usd_per_refresh: settled, over the refreshes whose result came into force.
@@ -52,6 +54,8 @@ class Money:
     cost_usd: float | None
     qpu_s: float | None
     shots: int | None
+    provisional_usd: float | None
+    provisional_qpu_s: float | None
     held_usd: float | None
     held_qpu_s: float | None
     held_shots: int | None
@@ -229,6 +233,7 @@ def _hardware(reader: RecordReader, steps: int) -> Hardware:
 def _money(found: Audit, steps: int, applied: int) -> Money:
     paid = Amount(**{u: _known(found.totals[u], "paid") for u in UNITS}).to_cost()
     held = Amount(**{u: _known(found.totals[u], "held") for u in UNITS}).to_cost()
+    provisional = Amount(**{u: found.totals[u].provisional for u in UNITS}).to_cost()
     return Money(
         jobs=tuple(_job(job) for job in found.jobs),
         by_state=dict(Counter(job.state for job in found.jobs)),
@@ -236,6 +241,8 @@ def _money(found: Audit, steps: int, applied: int) -> Money:
         cost_usd=paid.usd,
         qpu_s=paid.qpu_s,
         shots=paid.shots,
+        provisional_usd=provisional.usd,
+        provisional_qpu_s=provisional.qpu_s,
         held_usd=held.usd,
         held_qpu_s=held.qpu_s,
         held_shots=held.shots,

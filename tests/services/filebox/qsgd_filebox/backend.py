@@ -119,7 +119,8 @@ class Filebox(Backend):
         job = self._job(handle)
         state = JobState(job["state"])
         reason = "the vendor's reasons" if state in (JobState.FAILED, JobState.CANCELLED) else None
-        return JobStatus(state, reason, billed=self._billed(job) if state.final else None)
+        place = 1 + self.vendor.ahead_of(job) if state is JobState.QUEUED else None
+        return JobStatus(state, reason, place, billed=self._billed(job) if state.final else None)
 
     def fetch(self, handle: JobHandle) -> Result:
         job = self._job(handle)

@@ -102,6 +102,11 @@ class Vendor:
         folder = self.options.folder / "jobs"
         return [self._now(path.stem) for path in sorted(folder.glob("*.json"))]
 
+    def ahead_of(self, job: Job) -> int:
+        """How many queued jobs were accepted before this one."""
+        waiting = (other for other in self.jobs() if other["state"] == "queued")
+        return sum(other["accepted_at"] < job["accepted_at"] for other in waiting)
+
     def listed(self, tag: str | None = None) -> list[Job]:
         """What the list shows, under one tag or in all: the jobs that are old enough."""
         old = self.clock() - self.options.lag_s
