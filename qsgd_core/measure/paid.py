@@ -172,7 +172,7 @@ class ScheduledRunner:
 
         reader = RecordReader(Path(self.asked.record))
         try:
-            return reader.header.get("run") == self.run_id and bool(reader.refreshes())
+            return reader.header.get("run_id") == self.run_id and bool(reader.refreshes())
         finally:
             reader.close()
 
@@ -235,7 +235,7 @@ class ScheduledRunner:
             blocks_per_refresh=options.blocks_per_refresh,
             seed=asked.seed,
             record=str(record.absolute()),
-            header={**asked.header, "run": self.run_id, "budget": budget},
+            header={**asked.header, "run_id": self.run_id, "budget_name": budget},
         )
         heard = HeardLine(line, self._ranks)
         scheduler = Scheduler(heard, asked.policy, config, tell=lambda event: self.tell(event))

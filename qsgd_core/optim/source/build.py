@@ -73,7 +73,7 @@ def build_source(
     if recording is not None:
         recording.header |= _header(config, origin, seed, source)
         if replay is not None:
-            recording.header["replay_of"] = replay.header.get("run")
+            recording.header["replay_of"] = replay.header.get("run_id")
         lives.append(RecordedLife(recording))
     if replay is not None:
         lives.append(ReplayedLife(replay))

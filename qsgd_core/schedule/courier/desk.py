@@ -52,6 +52,7 @@ from qsgd_core.schedule.packing.pieces import sites_in_turns
 from qsgd_core.schedule.packing.tiles import pack
 from qsgd_core.schedule.packing.turns import require_affordable_size
 from qsgd_core.schedule.packing.ways import best_way
+from qsgd_core.schedule.record.entries import OutcomeEntry
 from qsgd_core.schedule.record.writer import RecordWriter
 from qsgd_core.schedule.snapshot import Snapshot
 from qsgd_core.seeds import derive_seed
@@ -388,23 +389,25 @@ class Desk:
         paid = Amount.total(j.spent for j in jobs if j.settled_at is not None).to_cost()
         failure = next((job.error for job in jobs if job.error is not None), None)
         if self._record is not None:
-            self._record.arrived(
+            outcome = OutcomeEntry(
                 refresh.step,
-                taught.z,
-                **asdict(taught.verdict),
+                self._clock(),
                 executed_at=next(r for r in results if r is not None).executed_at,
+                z=tuple(taught.z),
                 n_rows=taught.n_rows,
                 of_rows=refresh.work.n_rows,
+                **asdict(taught.verdict),
                 predicted_var=None if lesson is None else _mean(lesson.variance),
                 innovation_sq=taught.innovation_sq,
                 nis=None if lesson is None else lesson.nis,
                 alarm=lesson is not None and lesson.alarm,
-                queue_s=max(0.0, *((j.settled_at or 0.0) - (j.submitted_at or 0.0) for j in jobs)),
                 cost_usd=paid.usd,
                 qpu_s=paid.qpu_s,
                 shots=paid.shots,
+                queue_s=max(0.0, *((j.settled_at or 0.0) - (j.submitted_at or 0.0) for j in jobs)),
                 error=None if failure is None else str(failure),
             )
+            self._record.arrived(outcome)
         if lesson is not None and lesson.alarm:
             self._event(
                 "recalibrated",

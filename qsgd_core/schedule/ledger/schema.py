@@ -5,19 +5,17 @@ The revisions are Alembic's, in ``migrations/versions``; a new ledger is made by
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from qsgd_core.schedule import revisions
 from qsgd_core.schedule.ledger import tables
 
 VERSION = 4
 """The newest revision, and what :mod:`.tables` says."""
-_ONE_AT_A_TIME = threading.Lock()
-"""Alembic keeps what it is at in its modules."""
 
 
 def version(db: sa.Connection) -> int | None:
@@ -52,17 +50,13 @@ def upgrade(db: sa.Connection) -> None:
             all of it is done, or none. On SQLite without ``foreign_keys``, for a table that changes
             is made anew.
     """
-    from alembic import command  # only here: most processes open a ledger that is up to date
-    from alembic.config import Config
 
-    with _ONE_AT_A_TIME:
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        config.attributes["connection"] = db
-        found = version(db)
-        if found is not None and not sa.inspect(db).has_table("alembic_version"):
-            command.stamp(config, str(found))  # schema 1 knew no revisions
-        command.upgrade(config, str(VERSION))
+    def note(connection: sa.Connection, reached: str) -> None:
+        told = sa.text("UPDATE qsgd_meta SET value = :reached WHERE key = 'schema'")
+        connection.execute(told, {"reached": reached})
+
+    folder = Path(__file__).parent / "migrations"
+    revisions.upgrade(db, folder, found=version(db), to=VERSION, note=note)
 
 
 def replace_checks(table: str, checks: Mapping[str, str], *, old: Sequence[str]) -> None:

@@ -22,7 +22,8 @@ from qsgd_core.schedule.record.entries import (
     Sampled,
     Stretch,
 )
-from qsgd_core.schedule.record.writer import BUSY_S, check_format, damaged
+from qsgd_core.schedule.record.format import damaged, up_to_date
+from qsgd_core.schedule.record.writer import BUSY_S
 from qsgd_core.sources import SourceName
 
 
@@ -48,7 +49,7 @@ class RecordReader:
         uri = f"{path.resolve().as_uri()}?mode=rw"
         self._db = sqlite3.connect(uri, timeout=BUSY_S, uri=True, isolation_level=None)
         try:
-            check_format(self._db, path)
+            self._db = up_to_date(self._db, path)
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise damaged(path, error) from error

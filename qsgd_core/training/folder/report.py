@@ -185,7 +185,7 @@ def report(folder: RunFolder, open_ledger: Callable[[], Ledger]) -> Report:
             notes += _notes_on(hardware, money, ledger)
         said = asked.to_dict()
         return Report(
-            run=str(header.get("run") or asked.term.run or folder.path.name),
+            run=str(header.get("run_id") or asked.term.run or folder.path.name),
             run_dir=str(folder.path),
             task=config.task,
             backend=said["backend"] or "exact",

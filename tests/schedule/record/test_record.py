@@ -18,7 +18,8 @@ import pytest
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.errors import ConfigError
 from qsgd_core.schedule.messages import Frame
-from qsgd_core.schedule.record.entries import Balance, Happening, Sampled, Stretch
+from qsgd_core.schedule.record.entries import Balance, Happening, OutcomeEntry, Sampled, Stretch
+from qsgd_core.schedule.record.format import FORMAT
 from qsgd_core.schedule.record.reader import RecordReader
 from qsgd_core.schedule.record.writer import RecordWriter
 
@@ -54,10 +55,11 @@ def snapshot(value: float) -> Frame:
 def fill(path: Path, steps: int) -> None:
     """A run that asked, was answered, swapped and told something at every step."""
     writer = RecordWriter(path, clock=lambda: 1000.0)
-    writer.begin({"run": "r"}, step=0)
+    writer.begin({"run_id": "r"}, step=0)
     for step in range(steps):
         writer.asked(step, work(step), shots=7, used=[np.zeros((3, 3))])
-        writer.arrived(step, [np.full((3, 3), step / 7)], executed_at=5.0, **MEASURES)
+        z = (np.full((3, 3), step / 7),)
+        writer.arrived(OutcomeEntry(step, 1000.0, executed_at=5.0, z=z, **MEASURES))
         writer.applied(step, snapshot(step).encode())
         writer.event(step, "alarm", f"at {step}")
         writer.account([CAP | {"spent": step}])
@@ -84,9 +86,9 @@ def test_arrays_come_back_to_the_bit(tmp_path: Path) -> None:
     used = (np.array([[math.pi, np.nextafter(0.5, 1), -0.0]] * 3),)
     z = (np.array([[1 / 3, np.nan, -1.0]]),)
     writer = RecordWriter(path, clock=lambda: 1000.0)
-    writer.begin({"run": "r", "seed": 2**62, "options": {"a": None}}, step=0)
+    writer.begin({"run_id": "r", "seed": 2**62, "options": {"a": None}}, step=0)
     writer.asked(4, work(), shots=1024, used=used)
-    writer.arrived(4, z, executed_at=999.5, **MEASURES)
+    writer.arrived(OutcomeEntry(4, 1000.0, executed_at=999.5, z=z, **MEASURES))
     writer.applied(6, snapshot(1 / 3).encode(), tiles=3)
     writer.event(None, "alarm", "jump")
     writer.account([CAP], planned=0.25)
@@ -94,7 +96,7 @@ def test_arrays_come_back_to_the_bit(tmp_path: Path) -> None:
     writer.close()
 
     reader = RecordReader(path)
-    assert reader.header == {"format": 1, "run": "r", "seed": 2**62, "options": {"a": None}}
+    assert reader.header == {"format": FORMAT, "run_id": "r", "seed": 2**62, "options": {"a": None}}
     (refresh,) = reader.refreshes()
     assert (refresh.step, refresh.wall, refresh.shots) == (4, 1000.0, 1024)
     assert refresh.work.digest() == work().digest()
@@ -135,7 +137,7 @@ def test_a_refresh_that_came_to_nothing_says_why(tmp_path: Path) -> None:
 def test_numpy_numbers_are_written_like_pythons(tmp_path: Path) -> None:
     writer = RecordWriter(tmp_path / "record.sqlite")
     numbers = MEASURES | {"e_sq": np.float64(0.25), "n_rows": np.int64(3), "alarm": np.bool_(False)}
-    writer.arrived(0, [], executed_at=None, **numbers)
+    writer.arrived(OutcomeEntry(0, 1000.0, **numbers))
     (outcome,) = RecordReader(writer.path).results()
     assert (outcome.e_sq, outcome.n_rows, outcome.alarm) == (0.25, 3, False)
 
@@ -189,7 +191,7 @@ def test_a_courier_that_comes_back_keeps_what_was_recorded_at_the_present_step(
     reader = RecordReader(path)
     assert steps_in(reader)["applied"] == [0, 1, 2, 3, 4]
     assert max(reader.marks()) == 6  # the trainer's own, and it may be ahead
-    assert (reader.header["run"], reader.header["policy"]) == ("r", "tracked")
+    assert (reader.header["run_id"], reader.header["policy"]) == ("r", "tracked")
     writer.event(None, "outage", "no answer")
     assert RecordReader(path).events()[-1].step == 4
 
@@ -273,9 +275,9 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_record_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "record.sqlite"
-    RecordWriter(path).header({"format": 2})
+    RecordWriter(path).header({"format": FORMAT + 1})
     for use in (RecordReader, RecordWriter):
-        with pytest.raises(ConfigError, match=r"format 2; this version reads 1.*pip install -U"):
+        with pytest.raises(ConfigError, match=r"this version reads \d+\).*pip install -U"):
             use(path)
 
 

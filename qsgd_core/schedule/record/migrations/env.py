@@ -1,0 +1,5 @@
+"""Run by Alembic."""
+
+from qsgd_core.schedule.revisions import run
+
+run()
