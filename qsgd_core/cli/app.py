@@ -26,6 +26,8 @@ from qsgd_core.settings import load_settings
 UNEXPECTED = 1
 KEPT = ("train", "compare")
 """Commands whose result is in a folder: what they print is a copy, and can be had again."""
+WRITE_NOTHING = ("--help", "--dry-run")
+"""Options with which they write no folder."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if streams.trouble is None:
         return code
     typer.echo(f"Error: what was printed could not be written: {streams.trouble}.", err=True)
-    return code or (0 if _named(arguments) in KEPT else UNEXPECTED)
+    kept = _named(arguments) in KEPT and not any(option in arguments for option in WRITE_NOTHING)
+    return code or (0 if kept else UNEXPECTED)
 
 
 def _run(arguments: list[str]) -> int:

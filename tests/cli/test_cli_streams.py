@@ -115,3 +115,14 @@ def test_a_full_disk_under_stdout_is_an_error_but_for_a_run_that_is_kept(script)
     trained = run(script, shell=shell)
     assert trained.returncode == 0
     assert b"No space left on device" in trained.stderr
+    planned = run(script, shell='"$0" -m qsgd_core train τoy.py:make_task --dry-run >/dev/full')
+    assert planned.returncode == 1
+
+
+def test_what_a_task_calls_its_metrics_is_shown_as_it_is(script):
+    task = TASK.replace('{"loss":', '{"[/nope] [red]x": 1.0, "loss":')
+    (script / "marked.py").write_text(task, encoding="utf-8")
+    done = run(script, "-m", "qsgd_core", "train", "marked.py:make_task", "--run-dir", "[/b]run")
+    assert done.returncode == 0, done.stderr
+    assert b"[/nope] [red]x" in done.stdout
+    assert b"[/b]run" in done.stdout

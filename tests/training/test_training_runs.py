@@ -9,6 +9,7 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from stopping import state_of, stop_at
@@ -424,7 +425,54 @@ def test_a_promised_metric_with_the_name_of_a_column_is_refused_before_the_run(t
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("value", [None, torch.ones(3), "much"])
+@pytest.mark.parametrize("value", [None, torch.ones(3), "much", {"a": 1.0}, 10**400])
 def test_a_metric_that_is_no_number_is_named(tmp_path, value):
     with pytest.raises(ConfigError, match="for 'ratio', which is no number"):
         train(evaluating({"ratio": value}), CONFIG, run_dir=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(np.array([0.5]), 0.5), (torch.ones(1, requires_grad=True), 1.0), (np.True_, 1.0)],
+)
+def test_a_metric_of_any_kind_of_one_number_is_that_number(tmp_path, recwarn, value, number):
+    train(evaluating({"ratio": value}), CONFIG, run_dir=tmp_path / "run")
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["ratio"] == number
+    assert not [w for w in recwarn if "requires_grad" in str(w.message)]
+
+
+def drawing(broken):
+    """The noisy task, whose evaluate() draws, and returns nothing while ``broken()``."""
+    task = evaluating({})
+    build = task.build
+
+    def more(seed):
+        built = build(seed)
+
+        def evaluate(model):
+            torch.rand(3)
+            return {} if broken() else built.evaluate(model)
+
+        return replace(built, evaluate=evaluate)
+
+    task.build = more
+    return task
+
+
+@pytest.mark.parametrize("end", [{}, {"max_steps": 8}])
+def test_a_run_whose_evaluate_raises_is_kept_as_far_as_it_was_trained(tmp_path, end):
+    config = TrainConfig(perturbation="circuit", seed=4, **end)
+    steps = []
+
+    def counted(event):
+        if isinstance(event, StepTaken):
+            steps.append(event.step)
+
+    path = tmp_path / "broken"
+    with pytest.raises(ConfigError, match="did not return accuracy, loss"):
+        train(drawing(lambda: len(steps) >= 8), config, run_dir=path, observers=[counted])
+    resume(str(path), drawing(lambda: False), observers=[counted])
+    assert len(steps) == end.get("max_steps", 2 * STEPS_PER_EPOCH)
+    train(drawing(lambda: False), config, run_dir=tmp_path / "whole")
+    assert_same_bits(path, tmp_path / "whole")

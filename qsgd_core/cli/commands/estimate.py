@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qsgd_core.cli.options import Debug, Json
-from qsgd_core.cli.show.output import print_json, quiet_stdout
+from qsgd_core.cli.show.output import print_json, print_pairs, quiet_stdout
 from qsgd_core.cli.show.words import duration
 from qsgd_core.errors import ConfigError
 from qsgd_core.plugins.options import parse_options
@@ -153,16 +153,10 @@ def foresee(
 def _print(task: str, found: Forecast) -> None:
     """About ten lines on stdout, notes below."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in (("task", f"{task}, {found.steps:,} steps"), *_rows(found)):
-        table.add_row(name, Text(value))
     console = Console()
-    console.print(table)
+    print_pairs([("task", f"{task}, {found.steps:,} steps"), *_rows(found)], console)
     for note in found.notes:
         console.print(Text(note))
     console.print(Text("Nothing was sent and nothing was written."))

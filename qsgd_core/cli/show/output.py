@@ -7,11 +7,14 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import typer
 
 from qsgd_core.files import plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 WIDE = 10_000
 """Columns that no table fills: what a line may have where there is no terminal."""
@@ -50,6 +53,24 @@ def print_table(
         console.width = WIDE
     if file is not None:
         console = Console(file=file, width=console.width)
+    console.print(table)
+
+
+def print_pairs(rows: Sequence[tuple[str, str]], console: Console) -> None:
+    """Names and what they are, a line each; what does not fit is folded.
+
+    Args:
+        rows: name and value. Both are shown as they are: a task's author may have named them.
+        console: where they go.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(Text(name), Text(value))
     console.print(table)
 
 

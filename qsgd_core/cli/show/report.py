@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from qsgd_core.cli.show.bars import bar, budget_bar
+from qsgd_core.cli.show.output import print_pairs
 from qsgd_core.cli.show.words import duration, effect, number, provisional
 from qsgd_core.schedule.money import dollars, say
 from qsgd_core.schedule.record.history import Point, Spread
@@ -24,16 +24,16 @@ LATEST = 20
 
 def print_report(found: Report, console: Console) -> None:
     """The report for people."""
-    _table(console, about(found))
+    print_pairs(about(found), console)
     if found.hardware is not None and found.money is not None:
         _section(console, "Was the hardware worth its money?")
         console.print(Text(worth_in_words(found.hardware, found.money)))
         _section(console, "Money")
-        _table(console, money_rows(found.money, found.steps))
+        print_pairs(money_rows(found.money, found.steps), console)
         for unit, points in found.hardware.burn_down.items():
             _burn_down(console, unit, points, planned=found.every is None)
         _section(console, "Measurements")
-        _table(console, measurements(found.hardware))
+        print_pairs(measurements(found.hardware), console)
         _histogram(console, found.hardware.ages.steps)
         _open_jobs(console, found.money)
     if found.events:
@@ -227,7 +227,7 @@ def _open_jobs(console: Console, money: Money) -> None:
         (job["tag"], f"step {job['step']}, {job['state']}, {_amounts(**job['held'])} held")
         for job in left
     ]
-    _table(console, rows)
+    print_pairs(rows, console)
 
 
 def _events(console: Console, events: Sequence[dict[str, Any]]) -> None:
@@ -237,16 +237,7 @@ def _events(console: Console, events: Sequence[dict[str, Any]]) -> None:
         (f"step {e['step']:,}", f"{_clock(e['wall'])} {e['kind']}: {e['message']}")
         for e in events[-LATEST:]
     ]
-    _table(console, rows)
-
-
-def _table(console: Console, rows: Sequence[tuple[str, str]]) -> None:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, Text(value))
-    console.print(table)
+    print_pairs(rows, console)
 
 
 def _section(console: Console, title: str) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from qsgd_core.cli.show.output import print_pairs
 from qsgd_core.cli.show.words import number, percent, provisional
 from qsgd_core.schedule.money import dollars
 from qsgd_core.sources import SOURCES, SourceName
@@ -49,7 +49,7 @@ def print_summary(summary: Summary) -> None:
         rows.insert(-1, ("replayed", describe_replay(summary.replayed)))
     if summary.plot is not None:
         rows.append(("plot", str(summary.plot)))
-    _print(rows)
+    print_pairs(rows, Console())
 
 
 def describe_term(summary: Summary) -> str:
@@ -122,18 +122,9 @@ def print_plan(plan: Plan) -> None:
         ("refreshes", "unknown" if plan.refreshes is None else str(plan.refreshes)),
         ("shots per circuit", shots),
     ]
-    _print(rows)
+    print_pairs(rows, Console())
     if plan.first_circuit is not None:
         title = "The first circuit; its angles p come from the weights at each refresh:"
         Console(soft_wrap=True).print(Text(f"\n{title}\n"))
         Console(soft_wrap=True).print(Text(plan.first_circuit))
     Console().print(Text("Nothing was sent and nothing was written."))
-
-
-def _print(rows: list[tuple[str, str]]) -> None:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, Text(value))
-    Console().print(table)

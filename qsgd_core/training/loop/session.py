@@ -188,11 +188,16 @@ class Session:
         self._end_epoch()
 
     def _walk(self, interrupt: Interrupt) -> Iterator[Any]:
+        """The epoch's batches that are left, with the generators as they stood."""
         loader = self._parts.built.train_loader
         if self._epoch_start is None:
             self._epoch_start = RandomState.of(loader)
         now, self._resume_from = self._resume_from, None
         walk = batches(loader, skip=self.position.batch, start=self._epoch_start, now=now)
+        return self._watched(walk, interrupt)
+
+    def _watched(self, walk: Iterator[Any], interrupt: Interrupt) -> Iterator[Any]:
+        loader = self._parts.built.train_loader
         while True:
             try:
                 batch = next(walk)
@@ -229,7 +234,7 @@ class Session:
                 f"The train_loader of task {self._parts.task.name!r} gave no batch. It must be an "
                 "iterable that can be walked once per epoch, such as a DataLoader, and not empty."
             )
-        row = self._row()
+        row = self._row(self.checkpoint)
         self._warn_if_diverged(row)
         self.rows.append(row)
         position.epoch += 1
@@ -241,26 +246,39 @@ class Session:
 
     def _cut_short(self, here: Checkpoint) -> None:
         """``max_steps`` fell into the middle of an epoch: judge the model, but keep the place."""
-        self.rows.append(self._row())
+        self.rows.append(self._row(lambda: here))
         self._save(replace(here, rows=list(self.rows)))
         self._parts.tell(
             EpochEnded(self.position.step, epoch=self.position.epoch + 1, metrics=self.rows[-1])
         )
 
-    def _row(self) -> Row:
-        """The line of metrics.jsonl for the epoch as far as it has come."""
+    def _row(self, here: Callable[[], Checkpoint]) -> Row:
+        """The line of metrics.jsonl for the epoch as far as it has come.
+
+        Where the task's evaluate() raises, ``here`` is saved: the epoch is trained, and perhaps
+        paid for, and ``--resume`` has only to evaluate again.
+        """
         parts, position = self._parts, self.position
-        model = parts.built.model
-        model.eval()
-        with torch.no_grad(), parts.stepper.autocast():
-            metrics = parts.built.evaluate(model)
+        drawn = RandomState.of(parts.built.train_loader)
+        try:
+            metrics = self._kept_apart(_checked(parts.task, self._evaluate()))
+        except Exception:
+            drawn.apply(parts.built.train_loader)
+            self._save(here())
+            raise
         row: Row = {
             "epoch": position.epoch + 1,
             "step": position.step,
             "train_loss": parts.meter.loss.mean,
             "effect_size": parts.meter.effect_mean,
         }
-        return row | self._kept_apart(_checked(parts.task, metrics))
+        return row | metrics
+
+    def _evaluate(self) -> Mapping[str, float]:
+        model = self._parts.built.model
+        model.eval()
+        with torch.no_grad(), self._parts.stepper.autocast():
+            return self._parts.built.evaluate(model)
 
     def _kept_apart(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """A task's numbers under names that are not the run's own.
@@ -330,8 +348,9 @@ def _checked(task: Task, metrics: Mapping[str, float]) -> dict[str, float]:
     found = {}
     for name, value in metrics.items():
         try:
-            found[str(name)] = float(value)
-        except (TypeError, ValueError, RuntimeError) as error:  # torch's, of many elements
+            # A tensor in a graph warns unless asked for its item; numpy's of one element have one.
+            found[str(name)] = float(value.item() if hasattr(value, "item") else value)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise ConfigError(
                 f"evaluate() of task {task.name!r} returned {value!r:.80} for {name!r}, which is "
                 "no number. Return a float, or leave it out."
