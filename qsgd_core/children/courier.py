@@ -27,7 +27,8 @@ from qsgd_core.schedule.courier.desk import Desk
 from qsgd_core.schedule.failures import pack_error
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Run
-from qsgd_core.schedule.messages import Decoder, Frame, Ready, Stopped
+from qsgd_core.schedule.ledger.writes import NONE, Write
+from qsgd_core.schedule.messages import Decoder, Frame, Ready, Stopped, Written
 from qsgd_core.schedule.trainer.process import CHUNK
 
 logger = logging.getLogger("qsgd_core.courier")
@@ -46,7 +47,8 @@ def main() -> None:
     parent = Parent()
     config = json.loads(parent.line())
     try:
-        ledger = Ledger(config["ledger"], known_as=config["ledger_id"])
+        seen = Write(**config["seen"]) if config["seen"] else NONE
+        ledger = Ledger(config["ledger"], known_as=config["ledger_id"], seen=seen)
         while True:
             with ledger.serve(config["run"]) as alone:
                 if alone:
@@ -69,12 +71,16 @@ def _serve(ledger: Ledger, name: str, parent: Parent, *, once: bool) -> None:
         courier = Courier(ledger, backend, run=name, submit=not once)
         desk = Desk(ledger, backend, courier, run=name)
         parent.tell(Ready().to_frame())
+        told = NONE
         while True:
             for frame in parent.heard():
                 desk.take(frame)
             changed = courier.round()
             for frame in desk.news(changed=changed):
                 parent.tell(frame)
+            if (seen := ledger.seen) != told:
+                parent.tell(Written(seen.number, seen.name).to_frame())
+                told = seen
             if changed and once:
                 continue
             if once:

@@ -23,7 +23,7 @@ from qsgd_core.circuits import Circuit, CircuitBatch, Workload
 from qsgd_core.errors import ConfigError, ResultCorruptError
 from qsgd_core.sources import Rung
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Goes up when a kind or a field changes. Trainer and courier compare it when they meet."""
 
 _START = struct.Struct("<4sII")
@@ -448,6 +448,19 @@ class Finished(Message, kind="finished"):
     """
 
     left: list[str]
+
+
+@dataclass(frozen=True)
+class Written(Message, kind="written"):
+    """The newest write of the ledger that the courier has seen; the next courier looks for it.
+
+    Attributes:
+        number: of the write.
+        name: of the write.
+    """
+
+    number: int
+    name: str
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ SAID = st.one_of(
     st.builds(m.Answer, COUNT, maybe(TEXT), st.booleans()),
     st.builds(m.Noted, COUNT),
     st.builds(m.Finished, st.lists(TEXT)),
+    st.builds(m.Written, COUNT, TEXT),
     st.builds(m.Stopped, TEXT),
 )  # fmt: skip
 
@@ -126,4 +127,4 @@ def test_the_page_is_the_code():
 
 def test_every_kind_is_tried_here():
     assert {kind.kind for kind in KINDS} <= set(Message.known)
-    assert len(KINDS) == 15
+    assert len(KINDS) == 16

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from qsgd_core.errors import ConfigError, QSGDError, TransientError
-from qsgd_core.schedule.ledger import schema
+from qsgd_core.schedule.ledger import schema, writes
 
 BUSY_S = 30.0
 """How long a writer waits for another one; ``?timeout=5`` in a SQLite URL sets another."""
@@ -43,16 +43,21 @@ class Database:
     Args:
         url: SQLAlchemy URL; the file of a relative one is the one that it names now.
         known_as: id of the ledger that is to be there; None: whichever is, or a new one.
+        seen: a write that is to be in it.
 
     Attributes:
         id: of this ledger; a copy has the same.
+        seen: the newest write that was found in it.
 
     Raises:
-        ConfigError: it cannot be opened, was written by a newer version, or is another one.
+        ConfigError: it cannot be opened, or was written by a newer version.
+        QSGDError: it is another one, or an older copy.
         TransientError: another process keeps it locked.
     """
 
-    def __init__(self, url: str, *, known_as: str | None = None) -> None:
+    def __init__(
+        self, url: str, *, known_as: str | None = None, seen: writes.Write = writes.NONE
+    ) -> None:
         try:
             self._url = sa.make_url(url)
         except sa.exc.ArgumentError as error:
@@ -69,11 +74,12 @@ class Database:
         self._claims: list[sa.Connection] = []
         self._make = known_as is None
         self.id = known_as or ""
+        self.seen = seen
         try:
             self._engine = self._connectable()
             self._owner = os.getpid()
             weakref.finalize(self, _close, self._engine, self._owner)
-            with self.read() as db:
+            with self._reading() as db:
                 found = schema.version(db)
             if found is None or found < schema.VERSION:
                 found = self._upgrade()
@@ -99,25 +105,15 @@ class Database:
                 "QSGD_LEDGER to another."
             )
         if not self.id:
-            with self.read() as db:
+            with self._reading() as db:
                 self.id = schema.ledger_id(db)
-        elif known_as is not None:
-            with self.read() as db:
-                self._require_the_same(db)
+        with self.read():  # it is the one that is to be there, and its newest write is known
+            pass
 
     @property
     def url(self) -> str:
         """The URL, absolute."""
         return self._url.render_as_string(hide_password=False)
-
-    def _require_the_same(self, db: sa.Connection) -> None:
-        """Raise unless the database is the ledger that it was."""
-        if not schema.is_ledger(db, self.id):
-            raise QSGDError(
-                f"{self._shown!r} is another ledger than it was: it was deleted or replaced while "
-                "in use. Nothing more is bought, for what was paid for before is not in it. Put "
-                "the ledger back where it was, or end what is running and start again."
-            )
 
     def _upgrade(self) -> int:
         """Make the tables, or bring older ones up to date; of two processes the second finds them.
@@ -140,7 +136,19 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A transaction that sees one state of the database and hinders nobody."""
+        """A transaction that sees one state of the database and hinders nobody.
+
+        Raises:
+            QSGDError: the ledger was deleted, or replaced by another or by an older copy.
+        """
+        seen = self.seen  # before it begins: another thread may write meanwhile
+        with self._reading() as db:
+            self.seen = writes.newest(db, self.id, seen, shown=self._shown)
+            yield db
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        """A reading transaction, whatever is there."""
         level = {} if self._sqlite else {"isolation_level": "REPEATABLE READ"}
         with self._told(), self._open().execution_options(**level).connect() as db:
             yield db
@@ -153,13 +161,15 @@ class Database:
             TransientError: another process keeps the database locked, or PostgreSQL does not answer
                 for a moment.
             ConfigError: it may only be read.
-            QSGDError: what this process had to itself (:meth:`claim`) is lost; it must end.
+            QSGDError: what this process had to itself (:meth:`claim`) is lost, or the ledger was
+                deleted, or replaced by another or by an older copy; it must end.
         """
         self._require_claims()
-        writing = self._open().execution_options(qsgd_writing=True)
+        writing, seen = self._open().execution_options(qsgd_writing=True), self.seen
         with self._told(), writing.begin() as db:
-            self._require_the_same(db)
+            this = writes.add(db, writes.newest(db, self.id, seen, shown=self._shown))
             yield db
+        self.seen = this  # only now it is there for good
 
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:

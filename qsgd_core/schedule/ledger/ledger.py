@@ -31,6 +31,7 @@ from qsgd_core.schedule.ledger.runs import Runs
 from qsgd_core.schedule.ledger.states import OPEN, UNSENT, LedgerState, before
 from qsgd_core.schedule.ledger.tables import jobs as jobs_table
 from qsgd_core.schedule.ledger.tables import payloads
+from qsgd_core.schedule.ledger.writes import NONE, Write
 from qsgd_core.schedule.money import UNITS, Amount
 from qsgd_core.schedule.storage import pack_result, pack_workload, unpack_result, unpack_workload
 
@@ -42,6 +43,7 @@ class Ledger(Runs, Bills):
         url: SQLAlchemy URL.
         clock: seconds since the epoch.
         known_as: the :attr:`id` of the ledger that must be there; None: whichever is, or a new one.
+        seen: a write that must be in it.
 
     Attributes:
         url: absolute.
@@ -58,10 +60,16 @@ class Ledger(Runs, Bills):
         *,
         clock: Callable[[], float] = time.time,
         known_as: str | None = None,
+        seen: Write = NONE,
     ) -> None:
         self._clock = clock
-        self._database = Database(url, known_as=known_as)
+        self._database = Database(url, known_as=known_as, seen=seen)
         self.url, self.id = self._database.url, self._database.id
+
+    @property
+    def seen(self) -> Write:
+        """The newest write that was found in it; in the same ledger it is found again."""
+        return self._database.seen
 
     # -- budgets ---------------------------------------------------------------------------
 

@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from qsgd_core.schedule import revisions
 from qsgd_core.schedule.ledger import tables
 
-VERSION = 4
+VERSION = 5
 """The newest revision, and what :mod:`.tables` says."""
 
 
@@ -30,16 +29,6 @@ def ledger_id(db: sa.Connection) -> str:
     """The name that a ledger was given when it was made, or brought up to date; "" without one."""
     query = sa.select(tables.meta.c.value).where(tables.meta.c.key == "ledger")
     return str(db.execute(query).scalar() or "")
-
-
-def is_ledger(db: sa.Connection, known_as: str) -> bool:
-    """Whether this is the ledger of that id."""
-    try:
-        return ledger_id(db) == known_as
-    except (OperationalError, ProgrammingError) as error:  # a file or a database that is empty
-        if "no such table" in str(error.orig) or getattr(error.orig, "sqlstate", "") == "42P01":
-            return False
-        raise
 
 
 def upgrade(db: sa.Connection) -> None:

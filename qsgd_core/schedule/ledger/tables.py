@@ -91,3 +91,10 @@ payloads = sa.Table(
     sa.Column("kind", sa.String(8), primary_key=True),
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
+
+writes = sa.Table(
+    "writes",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.String(32), nullable=False),
+)

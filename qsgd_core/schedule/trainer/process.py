@@ -11,15 +11,15 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from qsgd_core.errors import BackendError, ResultCorruptError
 from qsgd_core.files import named_after
 from qsgd_core.schedule.child import command
-from qsgd_core.schedule.messages import Answer, Decoder, Finished, Frame, News
+from qsgd_core.schedule.messages import Answer, Decoder, Finished, Frame, News, Written
 
 COURIER_MODULE = "qsgd_core.children.courier"
 MAX_DEATHS = 5
@@ -49,7 +49,7 @@ class CourierProcess:
         self, ledger_url: str, run: str, *, ledger_id: str | None = None, log: Path | None = None
     ) -> None:
         self.starts = 0
-        self._config = _config(ledger_url, run, ledger_id, once=False)
+        self._config: dict[str, Any] = _config(ledger_url, run, ledger_id, once=False)
         self._log = log
         self._owner = os.getpid()
         self._child: subprocess.Popen[bytes] | None = None
@@ -98,11 +98,18 @@ class CourierProcess:
             self._reap()
             return []
         try:
-            return list(self._decoder.feed(data))
+            return [frame for frame in self._decoder.feed(data) if not self._is_own(frame)]
         except ResultCorruptError:
             child.kill()
             self._reap()
             return []
+
+    def _is_own(self, frame: Frame) -> bool:
+        """Keep what the next courier is to be started with; whether it was that."""
+        if frame.kind != Written.kind:
+            return False
+        self._config["seen"] = dict(frame.values)
+        return True
 
     def nudge(self) -> None:
         """Tell the courier that the ledger has something new."""
@@ -187,7 +194,7 @@ class CourierProcess:
         os.set_blocking(_pipe(self._child.stdin), False)
         self.starts += 1
         self._decoder = Decoder()
-        self._unsent = bytearray(self._config)
+        self._unsent = bytearray(_line(self._config))
         self._flush()
 
     def _flush(self) -> None:
@@ -230,7 +237,7 @@ def look_once(
     with _opened(log) as stderr:
         subprocess.run(  # noqa: S603  our own interpreter and module
             command(COURIER_MODULE),
-            input=_config(ledger_url, run, ledger_id, once=True),
+            input=_line(_config(ledger_url, run, ledger_id, once=True)),
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             start_new_session=True,  # as above
@@ -243,9 +250,12 @@ def _pipe(end: IO[bytes] | None) -> int:
     return end.fileno()
 
 
-def _config(ledger_url: str, run: str, ledger_id: str | None, *, once: bool) -> bytes:
-    values = {"ledger": ledger_url, "ledger_id": ledger_id, "run": run, "once": once}
-    return json.dumps(values).encode() + b"\n"
+def _config(ledger_url: str, run: str, ledger_id: str | None, *, once: bool) -> dict[str, Any]:
+    return {"ledger": ledger_url, "ledger_id": ledger_id, "seen": None, "run": run, "once": once}
+
+
+def _line(config: Mapping[str, Any]) -> bytes:
+    return json.dumps(config).encode() + b"\n"
 
 
 @contextmanager
