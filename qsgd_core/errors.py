@@ -8,6 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
+
+
+def nearest(name: str, known: Iterable[str], n: int = 1, *, like: float = 0.6) -> list[str]:
+    """Those of ``known`` that a misspelt ``name`` may mean, whatever its case; the best first.
+
+    Args:
+        name: what somebody typed.
+        known: what there is.
+        n: at most so many.
+        like: how much alike they must be, from 0 to 1 for the same.
+    """
+    folded: dict[str, str] = {}
+    for one in known:
+        folded.setdefault(one.casefold(), one)
+    return [folded[close] for close in get_close_matches(name.casefold(), folded, n, like)]
 
 
 class QSGDError(Exception):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from qsgd_core.errors import ConfigError
+from qsgd_core.errors import ConfigError, nearest
 from qsgd_core.integrations.readings import readings
 from qsgd_core.optim.attach import Attachment, attach, attached
 from qsgd_core.optim.config import TermArguments, TermConfig
@@ -124,7 +123,7 @@ def _checked(term: Mapping[str, Any]) -> dict[str, Any]:
     known = (*TermArguments.__annotations__, "named_parameters")
     for name in term:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
+            close = nearest(name, known)
             hint = f"Did you mean {close[0]!r}?" if close else "See help(qsgd_core.attach)."
             raise ConfigError(f"QSGDCallback: attach() has no argument {name!r}. {hint}")
     TermConfig(**{name: value for name, value in term.items() if name != "named_parameters"})

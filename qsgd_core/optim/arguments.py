@@ -5,23 +5,25 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Mapping
-from difflib import get_close_matches
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError, with_config
 
-from qsgd_core.errors import ConfigError
+from qsgd_core.errors import ConfigError, nearest
 from qsgd_core.measure.counts import check_count
 
 
-def checked(arguments: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def checked(
+    arguments: type[Any], given: Mapping[str, Any], *, beside: Iterable[str] = ()
+) -> dict[str, Any]:
     """``given`` as ``arguments`` wants them: numpy's integers as integers, paths as text.
 
     Args:
         arguments: a TypedDict; its annotations may hold validators that raise ConfigError.
         given: name -> value.
+        beside: further arguments of whoever asks, which a misspelt name may mean.
 
     Raises:
         ConfigError: a name that does not exist, with the nearest that does, or a value that an
@@ -30,8 +32,9 @@ def checked(arguments: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
     known = arguments.__annotations__
     for name in given:
         if name not in known:
-            close = get_close_matches(name, known, n=1)
-            meant = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(known)}."
+            there = (*beside, *known)
+            close = nearest(name, there)
+            meant = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(there)}."
             raise ConfigError(f"There is no argument {name!r}. {meant}")
     try:
         values: dict[str, Any] = _adapter(arguments).validate_python(dict(given))  # type: ignore[arg-type]
@@ -89,12 +92,13 @@ def not_negative(name: str) -> BeforeValidator:
 
 
 def text(name: str) -> BeforeValidator:
-    """A string, or None."""
+    """A string with something in it, or None."""
 
     def check(value: object) -> object:
-        if value is None or isinstance(value, str):
+        if value is None or (isinstance(value, str) and value.strip()):
             return value
-        raise ConfigError(f"{name} must be a string, not {value!r}.")
+        wanted = "have something in it" if isinstance(value, str) else "be a string"
+        raise ConfigError(f"{name} must {wanted}, not {value!r}.")
 
     return BeforeValidator(check)
 

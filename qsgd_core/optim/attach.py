@@ -79,7 +79,7 @@ def attach(
     check_optimizer(optimizer)
     engine = Engine(
         optimizer,
-        TermConfig(**checked(TermArguments, term)),
+        TermConfig(**checked(TermArguments, term, beside=("named_parameters",))),
         registry=default_registry(),
         named_parameters=named_parameters,
     )

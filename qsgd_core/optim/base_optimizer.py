@@ -78,10 +78,15 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
             "Use a first-order optimizer such as torch.optim.AdamW."
         )
     for group in optimizer.param_groups:
-        if not isinstance(group.get("lr"), Real | torch.Tensor):
+        if "lr" not in group:
             raise ConfigError(
                 f"{name} has no learning rate in its parameter groups; the term is -lr·λ·Q. "
                 "Use an optimizer with an lr."
+            )
+        if not isinstance(group["lr"], Real | torch.Tensor):
+            raise ConfigError(
+                f"The lr of a parameter group of {name} must be a number or a tensor, not "
+                f"{group['lr']!r}: the term is -lr·λ·Q. Give lr=float(...), say."
             )
     check_differentiable(optimizer.defaults, *optimizer.param_groups)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Unpack
@@ -14,6 +15,9 @@ from qsgd_core.optim.config import TermArguments, TermConfig
 from qsgd_core.optim.engine import Engine
 from qsgd_core.optim.has_term import HasTerm
 from qsgd_core.plugins.registry import default_registry
+
+OWN_ARGUMENTS = (*inspect.signature(torch.optim.AdamW).parameters, "named_parameters")
+"""Arguments of :class:`QSGD` that are not the term's."""
 
 
 class QSGD(HasTerm, torch.optim.AdamW):
@@ -72,7 +76,7 @@ class QSGD(HasTerm, torch.optim.AdamW):
         named_parameters: Iterable[tuple[str, torch.Tensor]] | None = None,
         **term: Unpack[TermArguments],
     ) -> None:
-        config = TermConfig(**checked(TermArguments, term))
+        config = TermConfig(**checked(TermArguments, term, beside=OWN_ARGUMENTS))
         super().__init__(
             params,
             lr,

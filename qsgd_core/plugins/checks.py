@@ -8,14 +8,13 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import fields
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 from pydantic import TypeAdapter, ValidationError
 
-from qsgd_core.errors import PluginApiError, PluginHookError
+from qsgd_core.errors import PluginApiError, PluginHookError, nearest
 from qsgd_core.hookspecs import HOOK_API, PerturbationProvider
 from qsgd_core.specs import BackendSpec, Spec
 
@@ -57,7 +56,7 @@ def check_hooks(manager: pluggy.PluginManager, plugin: object, module: str) -> t
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         unknown = next(caller.name for caller in callers if not caller.has_spec())
-        close = get_close_matches(unknown, HOOKS, n=1)
+        close = nearest(unknown, HOOKS)
         meant = f"Did you mean {close[0]}?" if close else f"The hooks are {', '.join(HOOKS)}."
         raise PluginApiError(
             f"{module} implements {unknown}, which is not a hook of API {HOOK_API}. {meant}"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from qsgd_core.errors import QSGDError, UnknownBackendError, UnknownNameError
+from qsgd_core.errors import QSGDError, UnknownBackendError, UnknownNameError, nearest
 from qsgd_core.plugins.naming import rule
 from qsgd_core.specs import BackendSpec, Spec
 
@@ -102,7 +101,7 @@ def _hints(kind: type[Spec], name: str, specs: Iterable[Spec], plugins: Plugins)
     if devices:
         hints.append(f"Under {prefix!r} there are: {_listed(f'{prefix}:{d}' for d in devices)}.")
     names = sorted({shown for spec in specs for shown in spec.shown})
-    if close := get_close_matches(name, names):
+    if close := nearest(name, names, 3):
         hints.append(f"Did you mean {' or '.join(repr(c) for c in close)}?")
     elif not devices:
         hints.append(f"Installed: {_listed(names)}.")

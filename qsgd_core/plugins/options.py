@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from qsgd_core.errors import ConfigError
+from qsgd_core.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -67,7 +66,7 @@ def check_options(
     allowed = _names(model)
     unknown = [name for name in given if name not in allowed]
     if unknown and model.model_config.get("extra") != "allow":
-        close = get_close_matches(unknown[0], allowed, n=1)
+        close = nearest(unknown[0], allowed)
         meant = f" Did you mean {close[0]!r}?" if close else ""
         raise ConfigError(
             f"{what} has no option {unknown[0]!r}.{meant} Its options: {_listed(allowed)}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qsgd_core.errors import ConfigError
+from qsgd_core.errors import ConfigError, nearest
 from qsgd_core.events import Observer
 from qsgd_core.optim.attach import attach
 from qsgd_core.optim.has_term import HasTerm
@@ -92,7 +91,7 @@ def _optimizer_class(name: str) -> Any:
     }
     if name in known:
         return known[name]
-    close = difflib.get_close_matches(name.lower(), known, n=3)
+    close = nearest(name, known, 3)
     raise ConfigError(
         f"There is no optimizer {name!r} in torch.optim {torch.__version__}. "
         + (f"Did you mean {' or '.join(close)}? " if close else "")

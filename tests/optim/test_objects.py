@@ -138,6 +138,8 @@ class Bare(Simulator):
         ({"backend": Queue(), "every": 3}, "finds it by name"),
         ({"backend": Bare()}, "capabilities"),
         ({"quantum_wieght": 0.1}, "Did you mean 'quantum_weight'"),
+        ({"N_QUBITS": 2}, "Did you mean 'n_qubits'"),
+        ({"run": " "}, "run must have something in it"),
         ({"policy": "trackd"}, "Did you mean 'tracked'"),
         ({"schedule": {"twin_evry": 2}}, "Did you mean 'twin_every'"),
         ({"budget": "$2O"}, "2O"),
@@ -148,6 +150,36 @@ class Bare(Simulator):
 def test_what_cannot_be_is_refused_at_once_whatever_the_backend(term, words, backend):
     with pytest.raises((ConfigError, PluginError), match=words):
         trained(0, **({"backend": backend} | term))
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [("beta", "betas"), ("maximise", "maximize"), ("LR", "lr"), ("named_parameter", "named_par")],
+)
+def test_a_misspelt_argument_of_the_base_optimizer_is_not_taken_for_one_of_the_term(
+    misspelt, meant
+):
+    with pytest.raises(ConfigError, match=f"Did you mean '{meant}"):
+        qsgd.QSGD([Parameter(torch.ones(4))], **{misspelt: 0.5})
+
+
+@pytest.mark.parametrize(
+    "make", [qsgd.QSGD, lambda groups: qsgd.attach(torch.optim.SGD(groups, lr=0.1))]
+)
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("quantum_wieght", "quantum_weight"), ("Scope", "scope"), ("n_qubit", "n_qubits")],
+)
+def test_a_misspelt_setting_of_a_group_is_refused_and_other_keys_are_left_alone(make, key, meant):
+    weights = [Parameter(torch.ones(4))]
+    with pytest.raises(ConfigError, match=f"Did you mean '{meant}'"):
+        make([{"params": weights, key: 1}])
+    make([{"params": weights, "name": "head", "layer_depth": 3, "initial_lr": 0.1}])
+
+
+def test_an_lr_that_is_no_number_is_named():
+    with pytest.raises(ConfigError, match=r"lr of a parameter group of QSGD.*array\(0.01\)"):
+        qsgd.QSGD([Parameter(torch.ones(4))], lr=np.array(0.01))
 
 
 WRONG = [

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from qsgd_core.errors import ConfigError
+from qsgd_core.errors import ConfigError, nearest
 from qsgd_core.optim.base_optimizer import check_differentiable, is_zero
 from qsgd_core.optim.config import GROUP_KEYS, TermConfig, check_group, check_weight
 
@@ -101,6 +101,8 @@ class Groups:
             ConfigError: settings that cannot be used, with the value.
         """
         defaults = self._config.group_defaults(step=step)
+        for group in self.all[self.n_adopted :]:
+            self._check_keys(group)
         own = [self._own(i, group) for i, group in enumerate(self.all)]
         settings = [defaults | values for values in own]
         settings = [check_group(chosen) for chosen in settings]
@@ -153,6 +155,20 @@ class Groups:
         """
         left = () if index < self.n_adopted else group.get(FILLED_KEY, ())
         return {k: group[k] for k in GROUP_KEYS if k in group and k not in left}
+
+    def _check_keys(self, group: Mapping[str, Any]) -> None:
+        """Raise for a key that looks like a setting of the term, misspelt.
+
+        Other keys are the user's or the optimizer's own: torch lets groups carry any.
+        """
+        optimizer = self._optimizer()
+        known = {*GROUP_KEYS, FILLED_KEY, *(optimizer.defaults if optimizer else ())}
+        for key in group:
+            if key not in known and (meant := nearest(key, GROUP_KEYS, like=0.85)):
+                raise ConfigError(
+                    f"A parameter group has the key {key!r}, which nothing reads. Did you mean "
+                    f"{meant[0]!r}?"
+                )
 
     def _check_order(self, settings: Sequence[Mapping[str, Any]]) -> None:
         unordered = self._ranks is None and len(settings) > 1
