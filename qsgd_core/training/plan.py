@@ -26,6 +26,8 @@ class Plan:
         coordinates: coordinates it touches in them.
         blocks: circuits of one refresh.
         block_sizes: number of blocks by number of qubits.
+        shots_per_circuit: as asked, or a simulator's own default; None where no circuit is sampled,
+            or where they are a queued backend's own default.
         refreshes: how often s is measured in the whole run, within its budget and by its policy,
             as ``qsgd estimate`` says; None if unknown.
         first_circuit: OpenQASM 3 of the largest block's circuit; None for a classical rule.
@@ -39,6 +41,7 @@ class Plan:
     coordinates: int
     blocks: int
     block_sizes: dict[int, int]
+    shots_per_circuit: int | None
     refreshes: int | None
     first_circuit: str | None
 
@@ -69,6 +72,7 @@ def plan(task: Task, config: TrainConfig) -> Plan:
         coordinates=term.n_coordinates,
         blocks=term.n_blocks,
         block_sizes=term.block_sizes,
+        shots_per_circuit=term.shots,
         refreshes=_refreshes(parts, steps),
         first_circuit=None if circuit is None else circuit.to_qasm3(),
     )

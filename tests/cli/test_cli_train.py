@@ -157,6 +157,9 @@ def test_what_a_task_prints_does_not_get_into_the_json(capsys, tmp_path):
 
 def test_a_dry_run_shows_plan_and_circuit_and_writes_nothing(capsys, tmp_path):
     plan = run_json(capsys, TASK, "--dry-run", "--perturbation", "circuit", "--every", "3")
+    assert plan["shots_per_circuit"] is None
+    sampled = run_json(capsys, TASK, "--dry-run", "--backend", "sampled")
+    assert sampled["shots_per_circuit"] == 1024
     assert (plan["steps"], plan["refreshes"]) == (10, 4)
     # weights 8x4 and 2x8 and bias 8 give 4 coordinates each, the last bias has only 2
     assert (plan["tensors"], plan["coordinates"], plan["blocks"]) == (4, 14, 4)

@@ -8,12 +8,15 @@ from dataclasses import replace
 
 import lab_report_made as made
 import pytest
+import torch
 import typer
 
+from qsgd_core.builtin.digits import Digits
 from qsgd_core.cli.app import main
 from qsgd_core.plugins.registry import default_registry
+from qsgd_core.training import train
 from qsgd_core.training.config import TrainConfig, resolve
-from qsgd_core.training.folder.folder import RunRecord
+from qsgd_core.training.folder.folder import RunFolder, RunRecord, read_record
 from qsgd_lab.compare.plan import ComparisonPlan
 from qsgd_lab.report.commands import compare_command, train_command
 
@@ -105,6 +108,20 @@ def test_the_line_of_a_run_asks_for_the_same_run(monkeypatch, config):
     assert main(shlex.split(line)[1:]) == 0
     again = resolve(TrainConfig(**asked[0]), task.defaults, settings)
     assert json.dumps(again.to_dict()) == json.dumps(full.to_dict())
+
+
+def test_the_line_of_a_run_names_the_shots_that_nobody_asked_for(tmp_path, monkeypatch):
+    sampled = TrainConfig(backend="sampled", max_steps=2, seed=3)
+    train(Digits(), sampled, run_dir=tmp_path / "run", source="digits", observers=[])
+    line = train_command(read_record(RunFolder(tmp_path / "run"))) or ""
+    assert " --shots 1024 " in line
+    monkeypatch.setenv("QSGD_SHOTS", "7")
+    assert main([*shlex.split(line)[1:], "--run-dir", str(tmp_path / "again")]) == 0
+    first, again = (
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["model"]
+        for name in ("run", "again")
+    )
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_a_replay_is_repeated_and_a_task_without_a_name_has_no_line():

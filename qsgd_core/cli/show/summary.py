@@ -107,7 +107,7 @@ def print_plan(plan: Plan) -> None:
     """What a run would do, on stdout."""
     config, said = plan.config, plan.to_dict()
     sizes = ", ".join(f"{count} of {size} qubits" for size, count in plan.block_sizes.items())
-    shots = "backend's default" if config.term.shots is None else str(config.term.shots)
+    shots = "backend's default" if plan.shots_per_circuit is None else str(plan.shots_per_circuit)
     rows = [
         ("task", f"{plan.task}, seed {config.seed}"),
         ("optimizer", f"{NAMES.get(config.optimizer, config.optimizer)}, {describe(config)}"),

@@ -39,6 +39,9 @@ class Source(Protocol):
     finite. ``every`` holds such an s like any other."""
     every: Count | None
     """Steps that use one s; None: each step gets its own."""
+    shots: Count | None
+    """Shots of a circuit, a simulator's own default among them; None where no circuit is sampled,
+    and for the default of a queued backend, which is not known before it is asked."""
 
     def modulate(
         self,
@@ -69,6 +72,7 @@ class ClosedForm:
 
     cheap = True
     paid = None
+    shots: Count | None = None
 
     def __init__(
         self,
@@ -208,6 +212,7 @@ class Classical:
         self.perturbation = perturbation
         self.every = every
         self.reference = reference
+        self.shots = None if reference is None else reference.shots
         self.seed = seed
         self._answers = answers
         self.cheap = reference is None or reference.cheap

@@ -12,17 +12,24 @@ from qsgd_core.training.folder.folder import RunRecord
 from qsgd_core.training.loop.loading import repeats_workers
 from qsgd_core.training.loop.session import Parts
 
+DEFAULT_SHOTS = "shots by default"
+"""Key of a simulator's own number of shots, where nobody asked for another."""
+
 logger = logging.getLogger("qsgd_core")
 
 
 def describe(parts: Parts) -> dict[str, Any]:
-    """Versions, threads, processor and device, as recorded in config.json."""
+    """Versions, threads, processor, device and default shots, as recorded in config.json."""
     parameter = next(parts.built.model.parameters(), None)
-    return {
+    term = parts.term.qsgd_describe()
+    found = {
         **describe_machine(),
-        "backend served by": parts.term.qsgd_describe().distribution,
+        "backend served by": term.distribution,
         "device": "cpu" if parameter is None else parameter.device.type,
     }
+    if parts.config.term.shots is None and term.shots is not None:
+        found[DEFAULT_SHOTS] = term.shots
+    return found
 
 
 def warn_of_differences(record: RunRecord, parts: Parts) -> None:

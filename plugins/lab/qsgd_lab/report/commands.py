@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qsgd_core.cli.commands.train import train
+from qsgd_core.training.folder.environment import DEFAULT_SHOTS
 from qsgd_core.training.folder.folder import RunRecord
 from qsgd_lab.compare.plan import ArmPlan, ComparisonPlan
 from qsgd_lab.compare.planning import FOLLOWED
@@ -34,7 +35,10 @@ def train_command(record: RunRecord) -> str | None:
         return None
     words = ["qsgd", "train", record.source, *_flag("data", record.data)]
     flags = inspect.signature(train).parameters
-    for name, value in config.to_dict().items():
+    settings = config.to_dict()
+    if settings["shots"] is None:
+        settings["shots"] = record.environment.get(DEFAULT_SHOTS)
+    for name, value in settings.items():
         if name in _OPTIONS:
             words += _options(_OPTIONS[name], value)
         elif name in flags:
