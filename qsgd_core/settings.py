@@ -109,7 +109,9 @@ def _expand(path: Path) -> Path:
         raise ValueError(f"{error}; give an absolute path") from error
 
 
-_SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///(?:file:)?)(?!/|:memory:)([^?]+)(.*)", re.DOTALL)
+_SQLITE_FILE = re.compile(
+    r"(sqlite(?:\+\w+)?:///(?:file:)?)(?!/|:memory:|file:)([^?]+)(.*)", re.DOTALL
+)
 
 
 def anchor_paths() -> None:

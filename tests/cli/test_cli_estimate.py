@@ -109,6 +109,15 @@ def test_a_dry_run_counts_refreshes_as_the_estimate_does(vendor, capsys, tmp_pat
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.parametrize("url", ["sqlite", "sqlite+pysqlite", "relative", "file"])
+def test_an_estimate_makes_no_ledger_wherever_one_would_be(estimate, tmp_path, monkeypatch, url):
+    path = tmp_path / "there" / "ledger.sqlite"
+    urls = {"relative": "sqlite+pysqlite:///there/l.sqlite", "file": f"sqlite:///file:{path}?uri=1"}
+    monkeypatch.setenv("QSGD_LEDGER", urls.get(url, f"{url}:///{path}"))
+    assert estimate("--steps", "100", "--shots", "50", "--budget", "$0.015")["spent"] == 0
+    assert not path.parent.exists()
+
+
 def test_without_a_budget_it_is_the_default_one(estimate):
     found = estimate("--steps", "100", "--shots", "50")
     assert (found["budget"], found["unit"], found["cap"]) == ("default-usd", "micro_usd", 10**7)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -58,6 +60,35 @@ def test_of_two_runs_in_a_named_folder_the_second_is_refused_even_after_the_firs
     first.unlock()
     with pytest.raises(ConfigError, match="not empty"):
         begin(second)
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_folder_that_cannot_be_locked_is_refused_in_words(tmp_path, monkeypatch, code):
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for take in (begin, RunFolder.lock):
+        with pytest.raises(ConfigError, match=r"knows no locks.*--run-dir, or set QSGD_RUNS"):
+            take(RunFolder(tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_a_folder_whose_file_system_has_no_flock_at_all_is_locked_by_its_file(
+    tmp_path, monkeypatch
+):
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    first = RunFolder(tmp_path)
+    first.lock()
+    with pytest.raises(ConfigError, match="Another process is training"):
+        RunFolder(tmp_path).lock()
+    first.unlock()
+    second = RunFolder(tmp_path)
+    second.lock()
+    second.unlock()
 
 
 @pytest.mark.parametrize("run", ["r" * 253, "λ" * 140, "a/../b", "..", ".hidden", "", "a\0b"])

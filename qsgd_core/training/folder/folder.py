@@ -12,6 +12,7 @@ record.sqlite      what the run was told, used and spent: read by qsgd report an
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import re
@@ -30,6 +31,8 @@ from qsgd_core.training.config import TrainConfig
 
 FORMAT = 1
 LOCK = ".lock"
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
+"""What flock() fails with on a file system without it; for ENOSYS filelock has another way."""
 LONGEST = 80
 """Characters of a task's name in a folder's, which file systems end at 255 bytes."""
 
@@ -51,7 +54,8 @@ class RunFolder:
         """Take the folder for this process until :meth:`unlock`.
 
         Raises:
-            ConfigError: another process has it, or it cannot be written.
+            ConfigError: another process has it, it cannot be written, or its file system knows no
+                locks.
         """
         try:
             self._lock.acquire()
@@ -61,7 +65,13 @@ class RunFolder:
                 "run without --resume."
             ) from None
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            if error.errno not in NO_LOCKS:
+                raise _unwritable(self.path, error) from error
+            raise ConfigError(
+                f"The run folder {self.path} cannot be locked ({error.strerror}): its file system "
+                "knows no locks, so nothing keeps two processes from training in it at once. "
+                "Choose one on another disk with --run-dir, or set QSGD_RUNS to it."
+            ) from error
 
     def unlock(self) -> None:
         """Let others have the folder."""
