@@ -20,11 +20,11 @@ from qsgd_core.schedule.courier.inline import LocalLine
 from qsgd_core.schedule.ledger.budgets import open_budget
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.messages import Frame
-from qsgd_core.schedule.money import Amount
+from qsgd_core.schedule.money import Amount, BudgetAsked
+from qsgd_core.schedule.paid_run import PaidRun
 from qsgd_core.schedule.record.history import worth
 from qsgd_core.schedule.record.reader import RecordReader
 from qsgd_core.schedule.record.worth import Skill
-from qsgd_core.schedule.trainer.config import ScheduleConfig
 from qsgd_core.schedule.trainer.scheduler import Scheduler
 from scheduler_parts.device import START_S, STEP_S, SimulatedDevice, Tariff
 from scheduler_parts.physics import Errors
@@ -169,18 +169,18 @@ def simulate(
     memory = Path("/dev/shm")  # the ledger syncs every transaction: keep real disks out of it
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         ledger = Ledger(f"sqlite:///{folder}/ledger.sqlite", clock=clock)
-        budget = open_budget(ledger, market.budget, run=RUN)
+        budget = open_budget(ledger, BudgetAsked.parse(market.budget), run=RUN)
         ledger.open_run(RUN, backend=device.name, options={})
         courier = Courier(ledger, device, run=RUN, clock=clock, timer=clock)
         desk = Desk(ledger, device, courier, run=RUN, clock=clock, timer=clock)
         record = Path(folder) / "record.sqlite"
-        config = ScheduleConfig(
-            run=RUN, budget=budget, total_steps=steps, seed=seed, record=str(record)
+        run = PaidRun(
+            run_id=RUN, budget_name=budget, total_steps=steps, seed=seed, record=str(record)
         )
         scheduler = Scheduler(
             SimulatedLine(desk, courier, device, clock),
             POLICIES[policy](),
-            config,
+            run,
             tell=events.append,
             clock=clock,
             timer=clock,

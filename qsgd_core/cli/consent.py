@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import typer
 
 from qsgd_core.errors import ConfigError
-from qsgd_core.schedule.ledger.budgets import DEFAULT_LIMITS, read_amounts
+from qsgd_core.schedule.ledger.budgets import DEFAULT_LIMITS, named_caps
 from qsgd_core.schedule.ledger.ledger import Ledger
-from qsgd_core.schedule.money import say, say_all
+from qsgd_core.schedule.money import BudgetAsked, say, say_all
 
 NO = 1
 """Exit code of a run that was not agreed to."""
@@ -58,8 +58,10 @@ def require_consent(
         ConfigError: a budget that is none; or a large one in a script without ``--yes``.
         typer.Exit: the person said no.
     """
-    named = bool(plan.budget and ledger.caps(plan.budget))
-    limits = {} if named or plan.budget is None else read_amounts(plan.budget, ledger)
+    asked = BudgetAsked.parse(plan.budget)
+    if asked.name is not None:
+        named_caps(ledger, asked.name)
+    limits = asked.limits
     if yes:
         return
     if ask is not None:

@@ -15,11 +15,11 @@ from qsgd_core.backend import Backend, Simulator
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import Observer
 from qsgd_core.measure.counts import Count, as_integer
-from qsgd_core.measure.options import ScheduleOptions, Wait
 from qsgd_core.optim.arguments import checked, count, of_type, options, path, text
 from qsgd_core.perturbation import ClassicalPerturbation, Perturbation
 from qsgd_core.plugins.options import check_options
 from qsgd_core.policy import Policy
+from qsgd_core.schedule.options import ScheduleOptions, Wait
 
 Scope: TypeAlias = Literal["tensor", "model", "all"]
 Inject: TypeAlias = Literal["update", "gradient"]
@@ -101,7 +101,7 @@ class TermSettings(TypedDict, total=False):
         run: id of the run on the ledger; the same id finds what was measured before. None: a new
             one, kept in the optimizer's state.
         schedule: further options of the scheduler: see
-            :class:`~qsgd_core.measure.options.ScheduleOptions`.
+            :class:`~qsgd_core.schedule.options.ScheduleOptions`.
         replay: the record of a run to repeat, step by step, without its backend.
         seed: of everything random in the term. None: 0; where several optimizers are made before
             one of them steps (generator and critic), each further one gets a seed of its own, by

@@ -20,9 +20,10 @@ from qsgd_core.prices import find_price
 from qsgd_core.schedule.forecast.forecast import Forecast, Queue, forecast, free, price_of
 from qsgd_core.schedule.forecast.survey import Survey, survey
 from qsgd_core.schedule.ledger.accounts import Cap
-from qsgd_core.schedule.ledger.budgets import DEFAULT_LIMITS, read_amounts
+from qsgd_core.schedule.ledger.budgets import DEFAULT_LIMITS, named_caps
 from qsgd_core.schedule.ledger.database import ledger_exists
 from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.money import BudgetAsked
 from qsgd_core.schedule.packing.turns import MAX_BLOCKS, require_affordable_size, rotation, take
 from qsgd_core.settings import Settings
 
@@ -118,9 +119,8 @@ def check_budget(budget: str, settings: Settings) -> None:
 
 def _named_caps(ledger: Ledger | None, budget: str) -> list[Cap]:
     """The caps of a budget that exists, or of one that a run would make."""
-    if ledger is not None and (caps := ledger.caps(budget)):
-        return caps
-    return _new_caps(budget, read_amounts(budget, ledger))
+    asked = BudgetAsked.parse(budget)
+    return _new_caps(budget, asked.limits) if asked.limits else named_caps(ledger, budget)
 
 
 def _caps(ledger: Ledger | None, budget: str | None, found: Survey) -> list[Cap]:

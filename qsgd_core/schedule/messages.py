@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self, get_type_hints
 
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from qsgd_core.circuits import Circuit, CircuitBatch, Workload
 from qsgd_core.errors import ConfigError, ResultCorruptError
+from qsgd_core.schedule.paid_run import PaidRun
 from qsgd_core.sources import Rung
 
 PROTOCOL = 2
@@ -192,12 +193,7 @@ class Open(Message, kind="open"):
         waits: whether it stands still for results: then what was paid for ahead of ``step`` is
             left until it asks again.
         between: what stands in between refreshes: the twin, or the last result.
-        tiles: blocks side by side in a circuit; auto: as many as fit where that is cheaper.
-        per_refresh: blocks that one refresh measures; None for all.
-        budget: name of the budget that pays.
-        options: vendor options.
-        record: path of the run's record; None keeps none.
-        header: what the record says of the run.
+        run: what the run is.
         latest: the newest snapshot as a frame's bytes, uint8 (n,); None before the first.
     """
 
@@ -206,17 +202,13 @@ class Open(Message, kind="open"):
     learned: list[int]
     waits: bool
     between: Literal["twin", "hold"]
-    tiles: int | Literal["auto"]
-    per_refresh: int | None
-    budget: str
-    options: dict[str, Any]
-    record: str | None
-    header: dict[str, Any]
+    run: PaidRun
     latest: Annotated[NDArray[np.uint8] | None, BESIDE] = None
 
     def to_frame(self) -> Frame:
         """See :class:`Message`."""
-        return _beside(self, latest=[] if self.latest is None else [self.latest])
+        frame = _beside(self, latest=[] if self.latest is None else [self.latest])
+        return replace(frame, values={**frame.values, "run": self.run.model_dump()})
 
     @classmethod
     def from_frame(cls, frame: Frame) -> Open:

@@ -70,6 +70,33 @@ class Amount:
         )
 
 
+@dataclass(frozen=True)
+class BudgetAsked:
+    """What somebody gave as a budget: amounts, for one of the run's own, or the name of one.
+
+    Attributes:
+        text: as it was given; None: the default budget.
+        limits: the amounts, see :func:`parse_budget`; empty unless amounts were given.
+    """
+
+    text: str | None
+    limits: Mapping[str, int]
+
+    @classmethod
+    def parse(cls, text: str | None) -> BudgetAsked:
+        """Read it. Whether there is a budget of that name, the ledger says."""
+        try:
+            limits = {} if text is None else parse_budget(text)
+        except ConfigError:  # a budget's name never reads as an amount
+            limits = {}
+        return cls(text, limits)
+
+    @property
+    def name(self) -> str | None:
+        """The name of the budget that was asked for; None: amounts were, or nothing."""
+        return None if self.limits else self.text
+
+
 def parse_budget(text: str) -> dict[str, int]:
     """``600s``, ``10min``, ``$25`` or ``1e6shots`` as {unit: integer cap}; ``$25,600s`` caps both.
 

@@ -43,10 +43,10 @@ FORBIDDEN = {
     "The training thread reaches no ledger, no record and no database": [
         ("qsgd_core.schedule.trainer.line", "qsgd_core.schedule.ledger.rows"),
         ("qsgd_core.schedule.trainer.ladder", "qsgd_core.schedule.courier.judge"),
-        ("qsgd_core.schedule.trainer.config", "sqlalchemy"),
+        ("qsgd_core.schedule.trainer.purse", "sqlalchemy"),
     ],
     "What measures takes a backend, and never looks one up": [
-        ("qsgd_core.measure.options", "qsgd_core.plugins.registry"),
+        ("qsgd_core.measure.counts", "qsgd_core.plugins.registry"),
         ("qsgd_core.schedule.money", "qsgd_core.plugins.loading"),
     ],
     "Simulators know circuits; a new project's files know errors": [

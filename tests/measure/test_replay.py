@@ -25,10 +25,11 @@ from qsgd_core.errors import ConfigError
 from qsgd_core.measure import recording
 from qsgd_core.plugins.registry import default_registry
 from qsgd_core.schedule.messages import Frame
+from qsgd_core.schedule.paid_run import PaidRun
 from qsgd_core.schedule.record.reader import RecordReader
 from qsgd_core.schedule.record.writer import RecordWriter
 from qsgd_core.schedule.snapshot import Snapshot
-from qsgd_core.schedule.trainer.scheduler import ScheduleConfig, Scheduler
+from qsgd_core.schedule.trainer.scheduler import Scheduler
 from qsgd_core.settings import load_settings
 from qsgd_core.training import TrainConfig, load_task, replay, resume, train
 
@@ -300,7 +301,7 @@ class Silent:
 
 def test_a_courier_that_was_killed_is_told_again_what_its_record_may_lack() -> None:
     line = Silent()
-    config = ScheduleConfig(run="r", budget="b", wait="never")
+    config = PaidRun(run_id="r", budget_name="b", wait="never")
     policy = default_registry().make_policy("hold")
     scheduler = Scheduler(line, policy, config, tell=lambda _: None, clock=lambda: 0.0)
     work = Workload((CircuitBatch(ansatz(2, 1), np.zeros((1, ansatz(2, 1).n_slots))),))

@@ -80,7 +80,7 @@ def test_neither_an_interval_nor_an_end_is_an_error_that_names_both(sold):
 
 
 def test_a_policy_that_never_asks_needs_neither(sold):
-    assert not paid(policy="twin").paid.asked.policy.measures
+    assert not paid(policy="twin").paid.policy.measures
 
 
 @pytest.mark.parametrize(
@@ -88,18 +88,18 @@ def test_a_policy_that_never_asks_needs_neither(sold):
     [({}, Tracked), ({"policy": "sync"}, Sync), ({"policy": "hold"}, Hold)],
 )
 def test_tracked_is_the_default_and_waits_for_the_first_result(sold, given, expected):
-    asked = paid(total_steps=100, **given).paid.asked
-    assert type(asked.policy) is expected
-    assert asked.wait == "first"
+    runner = paid(total_steps=100, **given).paid
+    assert type(runner.policy) is expected
+    assert runner.paid_run.wait == "first"
 
 
 def test_policy_and_wait_may_come_from_the_environment_and_an_argument_wins(sold, monkeypatch):
     monkeypatch.setenv("QSGD_POLICY", "hold")
     monkeypatch.setenv("QSGD_WAIT", "never")
-    asked = paid(total_steps=100).paid.asked
-    assert (type(asked.policy), asked.wait) == (Hold, "never")
-    asked = paid(total_steps=100, policy="sync", wait="always").paid.asked
-    assert (type(asked.policy), asked.wait) == (Sync, "always")
+    runner = paid(total_steps=100).paid
+    assert (type(runner.policy), runner.paid_run.wait) == (Hold, "never")
+    runner = paid(total_steps=100, policy="sync", wait="always").paid
+    assert (type(runner.policy), runner.paid_run.wait) == (Sync, "always")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 
 from qsgd_core.schedule import messages
+from qsgd_core.schedule.paid_run import PaidRun
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 
@@ -21,10 +22,15 @@ def page() -> str:
     ]
     for name, kind in vars(messages).items():
         if inspect.isclass(kind) and issubclass(kind, messages.Message) and "kind" in vars(kind):
-            text += ["", f"## `{kind.kind}` ({name})", "", inspect.cleandoc(kind.__doc__)]
-            types = [f"- `{k}`: `{v}`" for k, v in kind.__annotations__.items()]
-            text += ["", "Types:", "", *types] if types else []
-    return "\n".join(text) + "\n"
+            text += described(f"`{kind.kind}` ({name})", kind)
+    return "\n".join(text + described("PaidRun, within `open`", PaidRun)) + "\n"
+
+
+def described(title: str, kind: type) -> list[str]:
+    """A class's docstring and the types of its fields."""
+    types = [f"- `{k}`: `{v}`" for k, v in kind.__annotations__.items() if k != "model_config"]
+    lines = ["", f"## {title}", "", inspect.cleandoc(kind.__doc__ or "")]
+    return lines + (["", "Types:", "", *types] if types else [])
 
 
 if __name__ == "__main__":

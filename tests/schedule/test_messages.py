@@ -16,6 +16,7 @@ from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.errors import ConfigError, ResultCorruptError
 from qsgd_core.schedule import messages as m
 from qsgd_core.schedule.messages import PROTOCOL, Frame, Message, read_message
+from qsgd_core.schedule.paid_run import PaidRun
 
 sys.path.insert(0, str(Path(__file__).parent))
 import protocol_page
@@ -48,11 +49,15 @@ def maybe(some: st.SearchStrategy) -> st.SearchStrategy:
     return st.none() | some
 
 
+RUNS = st.builds(
+    PaidRun, run_id=TEXT, backend=TEXT, backend_options=PLAIN, budget_name=TEXT, policy=TEXT,
+    wait=st.sampled_from(["never", "first", "always"]), every=maybe(COUNT), shots=maybe(COUNT),
+    total_steps=maybe(COUNT), seed=COUNT, record=maybe(TEXT), origin=PLAIN,
+)  # fmt: skip
 SAID = st.one_of(
     st.builds(
         m.Open, st.just(PROTOCOL), COUNT, st.lists(COUNT), st.booleans(),
-        st.sampled_from(["twin", "hold"]), st.just("auto") | COUNT, maybe(COUNT), TEXT, PLAIN,
-        maybe(TEXT), PLAIN, maybe(BYTES),
+        st.sampled_from(["twin", "hold"]), RUNS, maybe(BYTES),
     ),
     st.builds(m.QuoteAsked, works(), maybe(COUNT)),
     asks(),
@@ -92,7 +97,7 @@ def test_a_field_too_many_too_few_or_of_another_type_is_an_error(message, data):
         name = data.draw(st.sampled_from(sorted(frame.values)))
         bad += [{k: v for k, v in frame.values.items() if k != name}]
         bad += [{**frame.values, name: {"not": ["this"], "nor": object}}]
-        if name in ("options", "header", "quote"):  # these are mappings of anything
+        if name == "quote":  # these are mappings of anything
             del bad[-1]
     for values in bad:
         with pytest.raises((ResultCorruptError, ConfigError)):

@@ -12,13 +12,13 @@ import numpy as np
 from qsgd_core.builtin.policies import Sync
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.schedule.ledger.ledger import Ledger
-from qsgd_core.schedule.trainer.config import ScheduleConfig
+from qsgd_core.schedule.paid_run import PaidRun
 from qsgd_core.schedule.trainer.process import CourierProcess
 from qsgd_core.schedule.trainer.scheduler import Scheduler
 
 url, backend, options, steps = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4])
 Ledger(url).open_run("r", backend=backend, options=options)
-config = ScheduleConfig(run="r", budget="b", options=options)
+config = PaidRun(run_id="r", budget_name="b", backend_options=options)
 line = CourierProcess(url, "r")
 scheduler = Scheduler(line, Sync(), config, tell=lambda event: None)
 for step in range(steps):

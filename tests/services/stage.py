@@ -24,7 +24,8 @@ from qsgd_core.schedule.courier.desk import Desk
 from qsgd_core.schedule.courier.inline import LocalLine
 from qsgd_core.schedule.ledger.rows import Job
 from qsgd_core.schedule.messages import Decoder, Frame
-from qsgd_core.schedule.trainer.config import ScheduleConfig
+from qsgd_core.schedule.options import ScheduleOptions
+from qsgd_core.schedule.paid_run import PaidRun
 from qsgd_core.schedule.trainer.scheduler import Scheduler
 
 MOST_S = 5.0
@@ -143,10 +144,12 @@ class Stage:
     def scheduler(self, policy: Policy | None = None, **config: Any) -> Scheduler:
         """A trainer that starts, or comes back."""
         self.line = Line(self)
+        schedule = {k: config.pop(k) for k in set(config) & set(ScheduleOptions.model_fields)}
+        run = {"run_id": self.run, "budget_name": BUDGET, "schedule": schedule, **config}
         return Scheduler(
             self.line,
             policy or Tracked(),
-            ScheduleConfig(run=self.run, **{"budget": BUDGET, **config}),
+            PaidRun(**run),
             tell=self._tell,
             clock=self.clock,
             timer=self.clock.timer,

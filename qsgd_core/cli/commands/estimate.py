@@ -12,7 +12,7 @@ from qsgd_core.cli.show.output import print_json, print_pairs, quiet_stdout
 from qsgd_core.cli.show.words import duration
 from qsgd_core.errors import ConfigError
 from qsgd_core.plugins.options import parse_options
-from qsgd_core.schedule.money import dollars
+from qsgd_core.schedule.money import BudgetAsked, dollars
 from qsgd_core.settings import load_settings
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _paid_rows(found: Forecast) -> list[tuple[str, str]]:
     taken = (found.reserved or 0) + (found.spent or 0)
     frozen = _if(found.overrun, f", frozen by an overrun of {say(found.unit, found.overrun or 0)}")
     cap = say(found.unit, found.cap) + _if(taken, f", {say(found.unit, taken)} of it taken")
-    named = _if(not _is_amount(found.budget or ""), f"{found.budget}: ")
+    named = _if(not BudgetAsked.parse(found.budget).limits, f"{found.budget}: ")
     measured = f"{found.refreshes:,} of {found.steps:,} ({100 * found.share_measured:.3g} %)"
     money = "dollars unknown" if found.cost_usd is None else dollars(found.cost_usd)
     time = "" if found.qpu_s is None else f", {found.qpu_s:,.1f} s of QPU time"
@@ -208,15 +208,6 @@ def _paid_rows(found: Forecast) -> list[tuple[str, str]]:
         ("free twin", _errors(found)),
         ("price", _source(found)),
     ]
-
-
-def _is_amount(budget: str) -> bool:
-    from qsgd_core.schedule.money import parse_budget
-
-    try:
-        return bool(parse_budget(budget))
-    except ConfigError:
-        return False
 
 
 def price_of_one(found: Forecast) -> str:

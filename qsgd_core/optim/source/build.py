@@ -15,8 +15,7 @@ from qsgd_core.capabilities import Capabilities
 from qsgd_core.errors import CapabilityError, ConfigError
 from qsgd_core.isolate import is_core, name_of
 from qsgd_core.measure.counts import Count
-from qsgd_core.measure.options import ScheduleOptions
-from qsgd_core.measure.paid import PaidRun, ScheduledRunner
+from qsgd_core.measure.paid import ScheduledRunner, new_run_id
 from qsgd_core.measure.ranks import Ranks
 from qsgd_core.measure.recording import RecordedRunner, Recording
 from qsgd_core.measure.replay import Replay
@@ -27,7 +26,9 @@ from qsgd_core.optim.source.life import Life, Lives, PaidLife, RecordedLife, Rep
 from qsgd_core.optim.source.modulation import Circuits, Classical, ClosedForm, Source
 from qsgd_core.perturbation import ClassicalPerturbation, Perturbation
 from qsgd_core.plugins.registry import Registry
-from qsgd_core.schedule.money import parse_budget
+from qsgd_core.schedule.money import BudgetAsked
+from qsgd_core.schedule.options import ScheduleOptions
+from qsgd_core.schedule.paid_run import PaidRun
 from qsgd_core.seeds import RunSeed
 
 
@@ -91,13 +92,11 @@ def check_choices(config: TermConfig, registry: Registry) -> None:
     """
     registry.make_policy(config.policy or registry.settings.policy)
     read_options(config.schedule)
-    if config.budget is not None and Ranks().is_lead:  # others may have no ledger
-        try:
-            parse_budget(config.budget)
-        except ConfigError:
-            from qsgd_core.optim.foresee import check_budget  # brings the ledger along
+    asked = BudgetAsked.parse(config.budget)
+    if asked.name is not None and Ranks().is_lead:  # others may have no ledger
+        from qsgd_core.optim.foresee import check_budget  # brings the ledger along
 
-            check_budget(config.budget, registry.settings)
+        check_budget(asked.name, registry.settings)
 
 
 def _chosen(
@@ -261,30 +260,28 @@ def _paid(
             "--every 50)."
         )
     schedule = read_options(config.schedule)
+    run = PaidRun(
+        run_id=config.run or new_run_id(),
+        backend=name,
+        backend_options=dict(registry.backend_options(name, options)),
+        policy=name_of(config.policy or settings.policy),
+        wait=config.wait or settings.wait,
+        every=None if callable(config.every) else config.every,
+        shots=None if callable(shots) else shots,
+        total_steps=config.total_steps,
+        seed=seed.value,
+        record=config.record,
+        origin=dataclasses.asdict(origin),
+        schedule=schedule,
+    )
     runner = ScheduledRunner(
-        PaidRun(
-            backend=name,
-            backend_options=registry.backend_options(name, options),
-            ledger_url=settings.ledger_url(),
-            home=settings.home_folder(),
-            policy=policy,
-            wait=config.wait or settings.wait,
-            budget=config.budget,
-            every=config.every,
-            total_steps=config.total_steps,
-            run=config.run,
-            record=config.record,
-            seed=seed.value,
-            options=schedule,
-            header={
-                **_header(config, origin, seed),
-                "policy": name_of(config.policy or settings.policy),
-                "wait": config.wait or settings.wait,
-                "shots": None if callable(shots) else shots,
-                "every": None if callable(config.every) else config.every,
-                **schedule.model_dump(),
-            },
-        )
+        run,
+        policy=policy,
+        budget=BudgetAsked.parse(config.budget),
+        every=config.every,
+        ledger_url=settings.ledger_url(),
+        home=settings.home_folder(),
+        goes_on=config.run is not None,
     )
     answers = _answers(config.perturbation, perturbation, registry)
     every = _period(config.every, schedule)

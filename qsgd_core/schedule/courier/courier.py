@@ -31,11 +31,12 @@ from qsgd_core.schedule.audit.findings import book, compare
 from qsgd_core.schedule.audit.statement import Stated, Statement, listed
 from qsgd_core.schedule.failures import may_work_later, say_error
 from qsgd_core.schedule.ledger.accounts import Cap, say_overrun
-from qsgd_core.schedule.ledger.budgets import DEFAULT, default_budget
+from qsgd_core.schedule.ledger.budgets import default_budget
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Job
 from qsgd_core.schedule.ledger.states import OPEN, UNSENT, LedgerState
 from qsgd_core.schedule.money import Amount
+from qsgd_core.schedule.paid_run import DEFAULT_BUDGET
 
 logger = logging.getLogger("qsgd_core.courier")
 
@@ -245,7 +246,7 @@ class Courier:
 
     def budget_for(self, asked: str, quote: Quote) -> str:
         """The budget that pays for a job with this quote."""
-        if asked != DEFAULT:
+        if asked != DEFAULT_BUDGET:
             return asked
         return default_budget(self._ledger, quote, account=self._backend.account())
 

@@ -151,10 +151,10 @@ class Desk:
         """A trainer that starts, comes back, or has a new courier."""
         self._open = asked
         self._learned = set(asked.learned)
-        if asked.record is not None:
+        if asked.run.record is not None:
             if self._record is None:
-                self._record = RecordWriter(Path(asked.record), clock=self._clock)
-            header = asked.header | {"pinned": self._backend.name}
+                self._record = RecordWriter(Path(asked.run.record), clock=self._clock)
+            header = asked.run.header() | {"pinned": self._backend.name}
             self._record.begin(header, step=asked.step)
         last = asked.latest
         snapshot = None if last is None else Snapshot.from_frame(Frame.decode(last.tobytes()))
@@ -287,13 +287,13 @@ class Desk:
 
     def _look_at(self, work: Workload, shots: int | None) -> None:
         """Price, tiles and nominal twin for blocks like these."""
-        way = best_way(self._backend, work, shots=shots, tiles=self._trainer.tiles)
+        way = best_way(self._backend, work, shots=shots, tiles=self._trainer.run.schedule.tiles)
         self._shots, self._tiles, self._quote = way.shots, way.tiles, _total(way.quotes)
         price = f"{self._quote.expected} expected, {self._quote.worst} at worst"
         require_affordable_size(work.n_rows, price)
-        self._budget = self._courier.budget_for(self._trainer.budget, self._quote)
+        self._budget = self._courier.budget_for(self._trainer.run.budget_name, self._quote)
         if self._teacher.nominal is None:
-            per_refresh = self._trainer.per_refresh or work.n_rows
+            per_refresh = self._trainer.run.schedule.blocks_per_refresh or work.n_rows
             sites = sites_in_turns(work, tiles=way.tiles, per_refresh=per_refresh)
             calibration = self._backend.calibration(pack(work, tiles=way.tiles).work)
             self._teacher.meet(calibration, work, sites)
@@ -341,9 +341,9 @@ class Desk:
                 refresh.pieces[part].packed.work,
                 tag=tag(self._run, refresh.step, part, attempt),
                 run=self._run,
-                budget=self._budget or self._trainer.budget,
+                budget=self._budget or self._trainer.run.budget_name,
                 backend=self._backend.name,
-                options=self._trainer.options,
+                options=self._trainer.run.backend_options,
                 step=refresh.step,
                 part=part,
                 attempt=attempt,

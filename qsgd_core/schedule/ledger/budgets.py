@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from qsgd_core.errors import ConfigError
 from qsgd_core.jobs import Quote
+from qsgd_core.schedule.ledger.accounts import Cap
 from qsgd_core.schedule.ledger.ledger import Ledger
-from qsgd_core.schedule.money import parse_budget, say_all
-
-DEFAULT = "default"
-"""Stands for one of the budgets below until the first quote tells which."""
+from qsgd_core.schedule.money import BudgetAsked, parse_budget, say_all
+from qsgd_core.schedule.paid_run import DEFAULT_BUDGET
 
 DEFAULT_LIMITS = {
     "default-usd": {"micro_usd": 10_000_000},
@@ -20,48 +19,48 @@ backend knows it. They never renew by themselves."""
 _OURS = ("default-", "run:")
 
 
-def open_budget(ledger: Ledger, asked: str | None, *, run: str) -> str:
+def open_budget(ledger: Ledger, asked: BudgetAsked, *, run: str) -> str:
     """The name of the budget that a run's jobs are charged to.
 
     Args:
         ledger: where it is kept.
-        asked: ``600s``, ``$25`` or ``1e6shots`` for a budget of the run's own, ``$25,600s`` for
-            one with two caps; the name of a budget made by ``qsgd budget create``; None for the
-            default budget.
+        asked: amounts make a budget of the run's own; nothing is the default budget.
         run: the run's id.
 
     Raises:
         ConfigError: neither an amount nor a name that exists; or more than the run's own budget
             was made with.
     """
-    if asked is None:
-        return DEFAULT
-    if ledger.caps(asked):
-        return asked
-    limits = read_amounts(asked, ledger)
+    if asked.text is None:
+        return DEFAULT_BUDGET
+    if asked.name is not None:
+        return named_caps(ledger, asked.name)[0].budget
     name = f"run:{run}"
-    ledger.ensure_budget(name, limits)
+    ledger.ensure_budget(name, asked.limits)
     found = {c.unit: c.cap for c in ledger.caps(name)}
-    if any(found.get(unit, 0) < cap for unit, cap in limits.items()):
+    if any(found.get(unit, 0) < cap for unit, cap in asked.limits.items()):
         raise ConfigError(
-            f"Run {run!r} has a budget of {say_all(found)} already, and {asked!r} was asked for. "
-            f"Leave the budget as it was, and raise it: qsgd budget raise {name} AMOUNT."
+            f"Run {run!r} has a budget of {say_all(found)} already, and {asked.text!r} was asked "
+            f"for. Leave the budget as it was, and raise it: qsgd budget raise {name} AMOUNT."
         )
     return name
 
 
-def read_amounts(asked: str, ledger: Ledger | None) -> dict[str, int]:
-    """What was typed as a budget and is not the name of one, as {unit: cap}.
+def named_caps(ledger: Ledger | None, name: str) -> list[Cap]:
+    """The caps of a budget by its name.
 
     Raises:
-        ConfigError: it is no amount either; names the budgets there are.
+        ConfigError: there is none; says how amounts are written, and which budgets there are.
     """
+    if ledger is not None and (caps := ledger.caps(name)):
+        return caps
     try:
-        return parse_budget(asked)
+        parse_budget(name)
     except ConfigError as error:
         names = sorted({c.budget for c in ledger.caps()}) if ledger is not None else []
         known = f" Budgets on this ledger: {', '.join(names)}." if names else ""
         raise ConfigError(f"{error} Or the name of a budget.{known}") from None
+    raise ConfigError(f"{name!r} is an amount, and not the name of a budget.")
 
 
 def check_name(name: str) -> str:
@@ -70,12 +69,10 @@ def check_name(name: str) -> str:
     Raises:
         ConfigError: it is empty, reads as an amount, or is one that QSGD gives.
     """
-    try:
-        parse_budget(name)
-    except ConfigError:
-        taken = name == DEFAULT or name.startswith(_OURS)
-        if name.strip() == name and 0 < len(name) <= 100 and not taken:
-            return name
+    taken = name == DEFAULT_BUDGET or name.startswith(_OURS)
+    fits = name.strip() == name and 0 < len(name) <= 100
+    if fits and not taken and not BudgetAsked.parse(name).limits:
+        return name
     raise ConfigError(
         f"A budget cannot be called {name!r}: it must have 1 to 100 characters, not read as an "
         "amount, and not be a name that QSGD gives itself (default…, run:…). Try: my-project."

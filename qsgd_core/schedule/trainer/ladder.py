@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from qsgd_core.circuits import Workload
 from qsgd_core.errors import CapabilityError
+from qsgd_core.schedule.options import ScheduleOptions
 from qsgd_core.schedule.packing.pieces import sites_in_turns
 from qsgd_core.schedule.snapshot import Moment, Snapshot
-from qsgd_core.schedule.trainer.config import Staleness
 from qsgd_core.schedule.twin.twin import Twin, nominal
 
 
@@ -21,9 +21,7 @@ class Ladder:
 
     Args:
         between: what the policy wants between refreshes.
-        bounds: beyond them the latest is not used.
-        freeze: use it however old.
-        per_refresh: blocks that one refresh measures; None for all.
+        options: how old the latest may be, and how many blocks a refresh measures.
 
     Attributes:
         latest: the newest snapshot that hardware has had a part in.
@@ -34,18 +32,13 @@ class Ladder:
     def __init__(
         self,
         between: Literal["twin", "hold"],
-        bounds: Staleness,
-        *,
-        freeze: bool,
-        per_refresh: int | None,
+        options: ScheduleOptions,
     ) -> None:
         self.latest: Snapshot | None = None
         self.nominal: Snapshot | None = None
         self.measured: Moment | None = None
         self._between = between
-        self._bounds = bounds
-        self._freeze = freeze
-        self._per_refresh = per_refresh
+        self._options = options
         self._sites: tuple[Any, tuple[NDArray[np.intp], ...]] | None = None
 
     def best(self, work: Workload, *, step: int, age_s: float, tiles: int) -> Snapshot:
@@ -56,7 +49,8 @@ class Ladder:
         """
         latest = self.latest
         fits = latest is not None and latest.fits(work)
-        if latest and fits and (self._freeze or not self.is_stale(work, step=step, age_s=age_s)):
+        freeze = self._options.on_exhausted == "freeze"
+        if latest and fits and (freeze or not self.is_stale(work, step=step, age_s=age_s)):
             return latest
         if self.nominal is None:
             self.nominal = self._typical(work, tiles)
@@ -68,20 +62,23 @@ class Ladder:
 
     def is_stale(self, work: Workload, *, step: int, age_s: float) -> bool:
         """Whether the latest, asked for ``age_s`` seconds ago, is older than a bound allows."""
-        bounds, measured = self._bounds, self.measured
+        bounds, measured = self._options, self.measured
         if measured is None:
             return False
         return (
-            (bounds.steps is not None and step - measured.step > bounds.steps)
-            or (bounds.seconds is not None and age_s > bounds.seconds)
-            or (bounds.radians is not None and measured.radians_to(work) > bounds.radians)
+            (bounds.max_age_steps is not None and step - measured.step > bounds.max_age_steps)
+            or (bounds.max_age_s is not None and age_s > bounds.max_age_s)
+            or (
+                bounds.max_age_radians is not None
+                and measured.radians_to(work) > bounds.max_age_radians
+            )
         )
 
     def where(self, work: Workload, tiles: int) -> Sequence[NDArray[np.intp]]:
         """intp (B, n) a batch: each row's sites. Computed once for the same blocks."""
         key = (tiles, [(b.circuit.digest, b.n_rows) for b in work.batches])
         if self._sites is None or self._sites[0] != key:
-            per_refresh = self._per_refresh or work.n_rows
+            per_refresh = self._options.blocks_per_refresh or work.n_rows
             self._sites = (key, sites_in_turns(work, tiles=tiles, per_refresh=per_refresh))
         return self._sites[1]
 

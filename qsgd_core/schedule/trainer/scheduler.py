@@ -50,9 +50,9 @@ from qsgd_core.schedule.messages import (
 )
 from qsgd_core.schedule.money import say
 from qsgd_core.schedule.packing.turns import cycle_length
+from qsgd_core.schedule.paid_run import PaidRun
 from qsgd_core.schedule.snapshot import Moment, Snapshot
 from qsgd_core.schedule.trainer import patience
-from qsgd_core.schedule.trainer.config import ScheduleConfig
 from qsgd_core.schedule.trainer.horizon import Horizon, refreshes_to_come
 from qsgd_core.schedule.trainer.ladder import Ladder
 from qsgd_core.schedule.trainer.line import Line
@@ -90,7 +90,7 @@ class Scheduler:
     Args:
         line: to the courier.
         policy: when to refresh, and what stands in between.
-        config: everything else.
+        run: everything else.
         tell: gets a :class:`~qsgd_core.events.ScheduleChanged` whenever something changes.
         clock: seconds since the epoch, for dates.
         timer: seconds from any origin, never set back, for durations.
@@ -100,7 +100,7 @@ class Scheduler:
         self,
         line: Line,
         policy: Policy,
-        config: ScheduleConfig,
+        run: PaidRun,
         *,
         tell: Observer,
         clock: Callable[[], float] = time.time,
@@ -108,7 +108,7 @@ class Scheduler:
     ) -> None:
         self._line = line
         self._policy = policy
-        self._config = config
+        self._run = run
         self._tell_event = tell
         self._clock = clock
         self._timer = timer
@@ -116,13 +116,8 @@ class Scheduler:
         self._starts = 0
         self._opened = False
         self._purse: Purse | None = None
-        self._ladder = Ladder(
-            policy.between,
-            config.max_age,
-            freeze=config.on_exhausted == "freeze",
-            per_refresh=config.blocks_per_refresh,
-        )
-        self._horizon = Horizon(config.total_steps, stands_still=self._waits_always)
+        self._ladder = Ladder(policy.between, run.schedule)
+        self._horizon = Horizon(run.total_steps, stands_still=self._waits_always)
         self._standing = False
         self._applied: Snapshot | None = None
         self._source: SourceName | None = None
@@ -184,7 +179,7 @@ class Scheduler:
         """⟨observables⟩ of this step by the best snapshot there is."""
         best = self._ladder.best(work, step=self._step, age_s=self._age_s(), tiles=self._tiles)
         where = self._ladder.where(work, self._tiles)
-        return best.expectations(work, where, seed=self._config.seed, step=self._step), best
+        return best.expectations(work, where, seed=self._run.seed, step=self._step), best
 
     def _age_s(self) -> float:
         """Seconds since the newest result was asked for; 0 before the first."""
@@ -196,9 +191,9 @@ class Scheduler:
         self._opened = True
         self._quote = QuoteAsked(work, shots).to_frame()
         self._greet()
-        if self._config.wait == "never" and not self._policy.waits:
+        if self._run.wait == "never" and not self._policy.waits:
             return
-        until = self._timer() + self._config.first_deadline_s
+        until = self._timer() + self._run.schedule.first_deadline_s
         with patience.waiting("the courier's first look at the service"):
             while self._purse is None and self._timer() < until:
                 patience.require()
@@ -207,11 +202,15 @@ class Scheduler:
     def _due(self, work: Workload, step: int, every: int | None) -> bool:
         """Whether the policy wants a refresh now and one can be had."""
         purse = self._purse
-        if purse is None or len(self._asks) >= self._config.max_in_flight or step in self._asks:
+        if (
+            purse is None
+            or len(self._asks) >= self._run.schedule.max_in_flight
+            or step in self._asks
+        ):
             return False
         if self._ahead and step <= self._ahead[-1]:
             return step in self._ahead
-        total = self._config.total_steps
+        total = self._run.total_steps
         view = View(
             step=step,
             total_steps=total,
@@ -232,7 +231,10 @@ class Scheduler:
         if purse.holds(len(self._asks), keep=0.0 if final else RESERVE):
             self._said.discard("denied")
             return True
-        if self._config.on_exhausted == "raise" and purse.affordable(len(self._asks)) is not None:
+        if (
+            self._run.schedule.on_exhausted == "raise"
+            and purse.affordable(len(self._asks)) is not None
+        ):
             raise BudgetError(self._denial(purse))
         self._say_once("denied", self._denial(purse))
         return False
@@ -287,13 +289,13 @@ class Scheduler:
         purse = self._purse
         assert purse is not None  # noqa: S101  _due saw to it
         angles = [b.angles for b in work.batches]
-        per_refresh = self._config.blocks_per_refresh
+        per_refresh = self._run.schedule.blocks_per_refresh
         question = Ask(
             step=self._step,
             work=work,
             used=used,
             shots=shots or purse.shots,
-            seed=derive_seed("shots", self._config.seed, self._step),
+            seed=derive_seed("shots", self._run.seed, self._step),
             tiles=purse.tiles,
             per_refresh=per_refresh,
             turn=self._turn,
@@ -311,16 +313,16 @@ class Scheduler:
 
     @property
     def _waits_always(self) -> bool:
-        return self._policy.waits or self._config.wait == "always"
+        return self._policy.waits or self._run.wait == "always"
 
     def _waits(self) -> bool:
-        return self._waits_always or (self._config.wait == "first" and self._answers == 0)
+        return self._waits_always or (self._run.wait == "first" and self._answers == 0)
 
     def _wait_for(self, step: int) -> bool:
         """Stand still until the refresh of ``step`` has been answered, if that is asked for."""
         if not self._waits():
             return False
-        deadline = float("inf") if self._waits_always else self._config.first_deadline_s
+        deadline = float("inf") if self._waits_always else self._run.schedule.first_deadline_s
         began = self._timer()
         self._standing = True
         try:
@@ -337,8 +339,8 @@ class Scheduler:
         if step in self._asks:
             self._say(
                 "late",
-                f"No result after {self._config.first_deadline_s:,.0f} s: training goes on with "
-                "the nominal twin until one arrives.",
+                f"No result after {self._run.schedule.first_deadline_s:,.0f} s: training goes on "
+                "with the nominal twin until one arrives.",
             )
             self._answers = max(self._answers, 1)  # the first has been waited for long enough
         return True
@@ -347,7 +349,7 @@ class Scheduler:
         assert self._purse is not None  # noqa: S101  a refresh has been asked for
         return (
             f"the result of step {step} from {self._purse.backend}. Its jobs stay with the service "
-            f"whatever ends here: see qsgd jobs list {self._config.run}"
+            f"whatever ends here: see qsgd jobs list {self._run.run_id}"
         )
 
     # -- what a step uses ------------------------------------------------------------------
@@ -435,7 +437,6 @@ class Scheduler:
 
     def _greet(self) -> None:
         """Tell a new courier where the run stands."""
-        config = self._config
         latest = self._ladder.latest
         greeting = Open(
             protocol=PROTOCOL,
@@ -443,12 +444,7 @@ class Scheduler:
             learned=self._learned,
             waits=self._waits(),
             between=self._policy.between,
-            tiles=config.tiles,
-            per_refresh=config.blocks_per_refresh,
-            budget=config.budget,
-            options=config.options,
-            record=config.record,
-            header=config.header,
+            run=self._run,
             latest=None if latest is None else _bytes(latest.to_frame()),
         )
         self._line.send(greeting.to_frame())
@@ -498,7 +494,7 @@ class Scheduler:
         waits = self._waits() and not spent_by_others
         if not self._worked and (waits or isinstance(error, ConfigError)):
             raise error
-        if denied and self._config.on_exhausted == "raise":
+        if denied and self._run.schedule.on_exhausted == "raise":
             raise error
         self._say("denied" if denied else "failed", f"Step {step}: {error}")
 
@@ -510,7 +506,7 @@ class Scheduler:
 
     def _stopped(self, error: Exception) -> None:
         """The courier cannot go on; it is tried again later, and training goes on."""
-        if not self._worked and (self._policy.waits or self._config.wait != "never"):
+        if not self._worked and (self._policy.waits or self._run.wait != "never"):
             raise error
         self._line.rest(self._pause_s)
         self._say(
@@ -536,7 +532,7 @@ class Scheduler:
             "measured_at": None if latest is None else latest.measured_at,
             "affordable": None if purse is None else purse.affordable(len(self._asks)),
             "queue_s": None if purse is None else purse.usual_queue_s(),
-            "total_steps": self._config.total_steps,
+            "total_steps": self._run.total_steps,
         }
 
     def _say(self, what: str, message: str, *, record: bool = True) -> None:

@@ -28,8 +28,8 @@ from qsgd_core.jobs import NoiseSnapshot
 from qsgd_core.schedule.courier.desk import MAX_ATTEMPTS, TROUBLE_S
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.spending import spending
+from qsgd_core.schedule.paid_run import PaidRun
 from qsgd_core.schedule.trainer import process
-from qsgd_core.schedule.trainer.config import ScheduleConfig
 from qsgd_core.schedule.trainer.process import MAX_DEATHS, CourierProcess
 from qsgd_core.schedule.trainer.scheduler import Scheduler
 
@@ -155,11 +155,11 @@ def test_a_denial_is_the_same_answer_until_the_budget_is_raised(stage):
     stage.ledger.create_budget("small", {"micro_usd": 1_000})
     for _ in range(2):
         with pytest.raises(BudgetExceededError, match="raise small") as caught:
-            measure(stage, budget="small")
+            measure(stage, budget_name="small")
         assert (caught.value.asked, caught.value.left) == (PRICE, 1_000)
     assert stage.vendor.jobs() == []
     stage.ledger.raise_budget("small", {"micro_usd": PRICE})
-    measure(stage, budget="small")
+    measure(stage, budget_name="small")
     assert len(stage.vendor.jobs()) == 1
 
 
@@ -167,12 +167,12 @@ def test_a_denied_refresh_is_not_bought_behind_the_users_back_when_there_is_mone
     """Its angles are of the past by then."""
     stage.ledger.create_budget("one", {"micro_usd": PRICE})
     stage.run = "other"
-    measure(stage, budget="one")
+    measure(stage, budget_name="one")
     stage.run = "r"
-    measure(stage, budget="one")
+    measure(stage, budget_name="one")
     assert len(stage.said("denied")) == 1
     stage.ledger.raise_budget("one", {"micro_usd": 9 * PRICE})
-    scheduler = stage.scheduler(Hold(), wait="never", budget="one", total_steps=9)
+    scheduler = stage.scheduler(Hold(), wait="never", budget_name="one", total_steps=9)
     stage.go(scheduler, [3], every=100)
     stage.clock.now += 100
     stage.line.receive()
@@ -255,7 +255,7 @@ def test_spending_is_what_the_runs_jobs_cost_with_holds_for_those_that_are_out(s
 def test_spending_that_nobody_knows_is_none(stage):
     stage.ledger.create_budget("shots", {"shots": 100})
     stage.have(priced=False, faults={"unbilled": [0]})
-    measure(stage, budget="shots")
+    measure(stage, budget_name="shots")
     cost = spending(stage.ledger, "r")
     assert (cost.jobs, cost.shots, cost.cost_usd) == (1, 16, None)
 
@@ -273,7 +273,7 @@ class Trainer:
         options = {"folder": str(folder / "vendor"), "coins": True, **options}
         self.ledger.open_run("r", backend="filebox:x", options=options)
         self.line = CourierProcess(url, "r", log=folder / "courier.log")
-        config = ScheduleConfig(run="r", budget=BUDGET, options=options)
+        config = PaidRun(run_id="r", budget_name=BUDGET, backend_options=options)
         self.scheduler = Scheduler(self.line, Sync(), config, tell=lambda event: None)
 
     def measure(self, step: int = 0) -> bytes:

@@ -40,7 +40,7 @@ from qsgd_core.schedule.failures import pack_error, unpack_error
 from qsgd_core.schedule.ledger.accounts import say_overrun
 from qsgd_core.schedule.ledger.budgets import check_name, default_budget, open_budget
 from qsgd_core.schedule.ledger.ledger import Ledger
-from qsgd_core.schedule.money import UNITS, Amount
+from qsgd_core.schedule.money import UNITS, Amount, BudgetAsked
 
 ROOT = Path(__file__).parents[3]
 WORK = Workload((CircuitBatch(ansatz(2, 1), np.zeros((1, 2))),))
@@ -392,31 +392,31 @@ def test_a_budget_is_made_once(ledger):
 
 
 def test_a_run_may_bring_an_amount_or_the_name_of_a_budget(ledger):
-    assert open_budget(ledger, None, run="r") == "default"
-    assert open_budget(ledger, "b", run="r") == "b"
+    assert open_budget(ledger, BudgetAsked.parse(None), run="r") == "default"
+    assert open_budget(ledger, BudgetAsked.parse("b"), run="r") == "b"
     for _ in range(2):
-        assert open_budget(ledger, "$25", run="r") == "run:r"
+        assert open_budget(ledger, BudgetAsked.parse("$25"), run="r") == "run:r"
     assert [(c.unit, c.cap) for c in ledger.caps("run:r")] == [("micro_usd", 25_000_000)]
     with pytest.raises(ConfigError, match=r"not understood.*name of a budget.*: b, run:r"):
-        open_budget(ledger, "project-x", run="r")
+        open_budget(ledger, BudgetAsked.parse("project-x"), run="r")
 
 
 def test_a_run_may_bring_amounts_in_several_units(ledger):
     for _ in range(2):
-        assert open_budget(ledger, "600s,$25", run="r") == "run:r"
+        assert open_budget(ledger, BudgetAsked.parse("600s,$25"), run="r") == "run:r"
     caps = {c.unit: c.cap for c in ledger.caps("run:r")}
     assert caps == {"micro_usd": 25_000_000, "qpu_us": 600_000_000}
     with pytest.raises(ConfigError, match=r"has a budget of \$25 and 600 s of QPU time already"):
-        open_budget(ledger, "$25,601s", run="r")
+        open_budget(ledger, BudgetAsked.parse("$25,601s"), run="r")
 
 
 @pytest.mark.parametrize("more", ["$26", "600s", "$25,600s"])
 def test_a_run_that_goes_on_with_another_budget_is_told_how_to_raise_it(ledger, more):
-    open_budget(ledger, "$25", run="r")
+    open_budget(ledger, BudgetAsked.parse("$25"), run="r")
     with pytest.raises(ConfigError, match=r"has a budget of \$25 .*qsgd budget raise run:r"):
-        open_budget(ledger, more, run="r")
+        open_budget(ledger, BudgetAsked.parse(more), run="r")
     ledger.raise_budget("run:r", {"micro_usd": 50_000_000})
-    assert open_budget(ledger, "$25", run="r") == "run:r"
+    assert open_budget(ledger, BudgetAsked.parse("$25"), run="r") == "run:r"
 
 
 @pytest.mark.parametrize(

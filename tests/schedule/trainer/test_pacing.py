@@ -50,7 +50,7 @@ def spend(
     """
     cap = int(worth * PRICE)
     stage.ledger.create_budget("small", {"micro_usd": cap})
-    given = {"total_steps": STEPS, "budget": "small", "max_in_flight": MANY, **config}
+    given = {"total_steps": STEPS, "budget_name": "small", "max_in_flight": MANY, **config}
     scheduler = stage.scheduler(policy, **given)
     spent, planned = [], []
     for step in range(STEPS):

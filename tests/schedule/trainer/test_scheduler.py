@@ -25,7 +25,6 @@ from qsgd_core.errors import (
 from qsgd_core.policy import Policy, View, paced
 from qsgd_core.schedule.failures import pack_error
 from qsgd_core.schedule.messages import Frame
-from qsgd_core.schedule.trainer.config import Staleness
 from qsgd_core.schedule.trainer.scheduler import FINAL_PHASE, REST_S
 
 NEVER = {"wait": "never", "total_steps": 1000}
@@ -85,7 +84,7 @@ def test_paced_sends_the_last_refresh_while_it_can_still_arrive(total, worth, de
 def test_the_budget_is_spent_evenly_to_the_end(stage, policy):
     """Budget for 7.4 refreshes in 60 steps."""
     stage.ledger.create_budget("small", {"micro_usd": int(7.4 * PRICE)})
-    scheduler = stage.scheduler(policy, total_steps=60, budget="small")
+    scheduler = stage.scheduler(policy, total_steps=60, budget_name="small")
     spent = []
     for step in range(60):
         stage.go(scheduler, [step])
@@ -100,7 +99,7 @@ def test_the_budget_is_spent_evenly_to_the_end(stage, policy):
 
 def test_with_a_fixed_interval_a_tenth_of_the_budget_is_kept_for_the_last_tenth_of_the_steps(stage):
     stage.ledger.create_budget("small", {"micro_usd": 20 * PRICE})
-    scheduler = stage.scheduler(Hold(), total_steps=100, wait="never", budget="small")
+    scheduler = stage.scheduler(Hold(), total_steps=100, wait="never", budget_name="small")
     stage.go(scheduler, range(100), every=2)
     steps = [job.step for job in stage.jobs()]
     late = [step for step in steps if step >= FINAL_PHASE * 100]
@@ -233,9 +232,9 @@ def test_tracked_is_the_twin_at_the_angles_of_each_step(stage):
 HELD = ["measured", "held"]
 
 BOUNDS = [
-    Staleness(steps=10),
-    Staleness(seconds=10.5),
-    Staleness(radians=0.105),  # the stage's angles move by 0.01 a step
+    {"max_age_steps": 10},
+    {"max_age_s": 10.5},
+    {"max_age_radians": 0.105},  # the stage's angles move by 0.01 a step
 ]
 
 
@@ -244,7 +243,7 @@ BOUNDS = [
 def test_what_is_too_old_is_not_used(stage, policy, names, bound):
     """Nothing more arrives after the first: the budget is for one refresh."""
     stage.ledger.create_budget("one", {"micro_usd": PRICE})
-    scheduler = stage.scheduler(policy, max_age=bound, budget="one")
+    scheduler = stage.scheduler(policy, **bound, budget_name="one")
     assert stage.go(scheduler, range(15), every=5) == [
         names[0],
         *[names[1]] * 10,
@@ -257,7 +256,7 @@ def test_what_is_too_old_is_not_used(stage, policy, names, bound):
 
 
 def test_what_gets_too_old_is_measured_again_before_its_turn(stage):
-    scheduler = stage.scheduler(Hold(), max_age=Staleness(steps=10))
+    scheduler = stage.scheduler(Hold(), max_age_steps=10)
     stage.go(scheduler, range(30), every=1000)
     assert [job.step for job in stage.jobs()] == [0, 11, 22]
 
@@ -271,7 +270,7 @@ def ring(step: int) -> Workload:
 def test_without_a_twin_the_ladder_goes_from_measured_to_random_and_begins_at_zero(stage):
     stage.have(run_s=3)
     scheduler = stage.scheduler(
-        Hold(), wait="never", max_in_flight=1, max_age=Staleness(steps=9), total_steps=1000
+        Hold(), wait="never", max_in_flight=1, max_age_steps=9, total_steps=1000
     )
     sources = stage.go(scheduler, range(9), work=ring, every=1000)
     first = sources.index("held")
@@ -308,14 +307,14 @@ def test_other_blocks_than_were_measured_do_not_get_their_values(stage):
 @pytest.mark.parametrize("what, names", [("fallback", {*HELD, "nominal"}), ("freeze", set(HELD))])
 def test_without_a_budget_left_s_falls_back_or_stays(stage, what, names):
     stage.ledger.create_budget("one", {"micro_usd": PRICE})
-    scheduler = stage.scheduler(Hold(), on_exhausted=what, max_age=Staleness(steps=4), budget="one")
+    scheduler = stage.scheduler(Hold(), on_exhausted=what, max_age_steps=4, budget_name="one")
     assert set(stage.go(scheduler, range(12), every=3)) == names
     assert len(stage.said("denied")) == 1
 
 
 def test_without_a_budget_left_training_stops_if_that_was_asked_for(stage):
     stage.ledger.create_budget("one", {"micro_usd": PRICE})
-    scheduler = stage.scheduler(Hold(), on_exhausted="raise", budget="one")
+    scheduler = stage.scheduler(Hold(), on_exhausted="raise", budget_name="one")
     stage.go(scheduler, range(3), every=3)
     with pytest.raises(BudgetError, match="qsgd budget raise"):
         stage.go(scheduler, [3], every=3)
@@ -324,7 +323,7 @@ def test_without_a_budget_left_training_stops_if_that_was_asked_for(stage):
 
 def test_a_budget_raised_in_mid_run_is_used_at_once(stage):
     stage.ledger.create_budget("one", {"micro_usd": PRICE})
-    scheduler = stage.scheduler(Hold(), budget="one")
+    scheduler = stage.scheduler(Hold(), budget_name="one")
     stage.go(scheduler, range(10), every=2)
     stage.ledger.raise_budget("one", {"micro_usd": 3 * PRICE})
     stage.go(scheduler, range(10, 20), every=2)
@@ -394,7 +393,7 @@ def test_a_wall_clock_that_is_set_meanwhile_changes_no_wait(stage, monkeypatch, 
 @pytest.mark.parametrize("set_by", [-600.0, 600.0])
 def test_a_result_grows_as_old_as_it_would_without_the_wall_clock_being_set(stage, set_by):
     stage.ledger.create_budget("one", {"micro_usd": PRICE})
-    scheduler = stage.scheduler(Hold(), max_age=Staleness(seconds=10.5), budget="one")
+    scheduler = stage.scheduler(Hold(), max_age_s=10.5, budget_name="one")
     assert stage.go(scheduler, range(5))[-1] == "held"
     stage.clock.set_by = set_by
     sources = stage.go(scheduler, range(5, 20))
@@ -521,10 +520,10 @@ def test_a_run_that_waits_and_goes_on_from_an_old_checkpoint_uses_again_what_it_
 
 def test_a_waiting_run_paced_by_its_budget_asks_at_the_steps_that_it_has_paid_for(stage):
     stage.ledger.create_budget("few", {"micro_usd": 5 * PRICE})
-    scheduler = stage.scheduler(Sync(), total_steps=40, budget="few")
+    scheduler = stage.scheduler(Sync(), total_steps=40, budget_name="few")
     stage.go(scheduler, range(20))
     steps = [job.step for job in stage.jobs()]
-    again = stage.scheduler(Sync(), total_steps=40, budget="few")
+    again = stage.scheduler(Sync(), total_steps=40, budget_name="few")
     stage.go(again, range(40))
     assert [job.step for job in stage.jobs()][: len(steps)] == steps
     assert len(stage.vendor.jobs()) == 5
@@ -700,7 +699,7 @@ def test_a_failed_later_refresh_is_told_and_training_goes_on(stage):
 
 def test_a_first_refresh_that_the_budget_denies_is_an_error(stage):
     stage.ledger.create_budget("tiny", {"micro_usd": PRICE - 1})
-    scheduler = stage.scheduler(budget="tiny")
+    scheduler = stage.scheduler(budget_name="tiny")
     with pytest.raises(BudgetExceededError) as caught:
         stage.go(scheduler, [0], every=1)
     assert (caught.value.asked, caught.value.left) == (PRICE, PRICE - 1)
@@ -710,9 +709,9 @@ def test_a_first_refresh_that_the_budget_denies_is_an_error(stage):
 @pytest.mark.parametrize("policy", [Sync(), Tracked()])
 def test_a_budget_that_earlier_runs_have_spent_is_said_and_falls_back(stage, policy):
     stage.ledger.create_budget("shared", {"micro_usd": PRICE})
-    stage.go(stage.scheduler(Sync(), budget="shared"), [0], every=1)
+    stage.go(stage.scheduler(Sync(), budget_name="shared"), [0], every=1)
     stage.run = "second"
-    sources = stage.go(stage.scheduler(policy, budget="shared"), range(3), every=1)
+    sources = stage.go(stage.scheduler(policy, budget_name="shared"), range(3), every=1)
     assert sources == ["nominal"] * 3
     assert len(stage.vendor.jobs()) == 1
     assert any("left" in message for message in stage.said("denied"))
@@ -720,10 +719,10 @@ def test_a_budget_that_earlier_runs_have_spent_is_said_and_falls_back(stage, pol
 
 def test_a_budget_that_earlier_runs_have_spent_is_an_error_where_that_is_asked_for(stage):
     stage.ledger.create_budget("shared", {"micro_usd": PRICE})
-    stage.go(stage.scheduler(Sync(), budget="shared"), [0], every=1)
+    stage.go(stage.scheduler(Sync(), budget_name="shared"), [0], every=1)
     stage.run = "second"
     with pytest.raises(BudgetExceededError):
-        stage.go(stage.scheduler(Sync(), budget="shared", on_exhausted="raise"), [0], every=1)
+        stage.go(stage.scheduler(Sync(), budget_name="shared", on_exhausted="raise"), [0], every=1)
 
 
 def test_a_price_that_nobody_knows_is_an_error_and_buys_nothing(stage):

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from qsgd_core.cli import consent
 from qsgd_core.errors import ConfigError
-from qsgd_core.schedule.ledger.budgets import read_amounts
+from qsgd_core.schedule.ledger.budgets import named_caps
 from qsgd_core.schedule.ledger.ledger import Ledger
-from qsgd_core.schedule.money import parse_budget, say_all
+from qsgd_core.schedule.money import BudgetAsked, say_all
 from qsgd_lab.compare.plan import ComparisonPlan, RunKey
 
 
@@ -44,10 +44,12 @@ def agree(plan: ComparisonPlan, ledger: Ledger, *, yes: bool, line: Sequence[str
             f"The comparison would pay for {len(runs)} runs on {backend!r}. Say what all of them "
             "together may cost: --budget $25, or --budget 600s."
         )
-    if ledger.caps(plan.budget):
+    asked = BudgetAsked.parse(plan.budget)
+    if asked.name is not None:
+        named_caps(ledger, asked.name)
         _check_named(plan, runs)
     else:
-        _shares(plan.budget, ledger, len(runs))
+        _shares(asked, len(runs))
     agreed = consent.Purchase(backend, plan.budget)
     consent.require_consent(agreed, ledger, yes=yes, line=line, ask=consent.at_terminal())
 
@@ -55,34 +57,29 @@ def agree(plan: ComparisonPlan, ledger: Ledger, *, yes: bool, line: Sequence[str
 def reserve(plan: ComparisonPlan, ledger: Ledger) -> None:
     """Make the runs' shares of an amount; those that are there stay as they are."""
     runs = paid_runs(plan)
-    if plan.budget is None or not runs or ledger.caps(plan.budget):
+    asked = BudgetAsked.parse(plan.budget)
+    if not runs or not asked.limits:
         return
-    shares = _shares(plan.budget, ledger, len(runs))
+    shares = _shares(asked, len(runs))
     for key in runs:
         ledger.ensure_budget(_share(plan, key), shares)
 
 
 def budget_of(plan: ComparisonPlan, key: RunKey) -> str:
     """The ledger's name of what pays for a run: its share of an amount, or the named budget."""
-    budget = plan.budget or ""
-    try:
-        parse_budget(budget)
-    except ConfigError:  # a budget's name never reads as an amount
-        return budget
-    return _share(plan, key)
+    return BudgetAsked.parse(plan.budget).name or _share(plan, key)
 
 
 def _share(plan: ComparisonPlan, key: RunKey) -> str:
     return f"compare:{plan.id}:{key.name}"
 
 
-def _shares(budget: str, ledger: Ledger, n: int) -> dict[str, int]:
+def _shares(asked: BudgetAsked, n: int) -> dict[str, int]:
     """An equal part for each of ``n`` runs, in the ledger's integers."""
-    limits = read_amounts(budget, ledger)
-    shares = {unit: cap // n for unit, cap in limits.items()}
+    shares = {unit: cap // n for unit, cap in asked.limits.items()}
     if not all(shares.values()):
         raise ConfigError(
-            f"A budget of {say_all(limits)} leaves nothing when it is shared among {n} runs. "
+            f"A budget of {say_all(asked.limits)} leaves nothing when it is shared among {n} runs. "
             "Ask for more, or for fewer arms and seeds."
         )
     return shares
