@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(arguments)
     if streams.trouble is None:
         return code
-    typer.echo(f"Error: what was printed could not be written: {streams.trouble}.", err=True)
+    with unfailing_streams():  # of a terminal that is gone, both are
+        typer.echo(f"Error: what was printed could not be written: {streams.trouble}.", err=True)
     kept = _named(arguments) in KEPT and not any(option in arguments for option in WRITE_NOTHING)
     return code or (0 if kept else UNEXPECTED)
 

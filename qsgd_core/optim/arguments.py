@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError, 
 
 from qsgd_core.errors import ConfigError, nearest
 from qsgd_core.measure.counts import check_count
+from qsgd_core.plugins.options import plain_value
 
 
 def checked(
@@ -108,7 +109,7 @@ def options(name: str) -> BeforeValidator:
 
     def check(value: object) -> object:
         if value is None or isinstance(value, Mapping):
-            return value if value is None else dict(value)
+            return value if value is None else plain_value(dict(value))
         raise ConfigError(f"{name} must be a dict of options, not {value!r}.")
 
     return BeforeValidator(check)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def check_options(
         ConfigError: options for something that takes none, an unknown option, a value that the
             model refuses, or a required option that is missing.
     """
-    given = {name: _plain(value) for name, value in (given or {}).items()}
+    given = {name: plain_value(value) for name, value in (given or {}).items()}
     if model is None:
         if given:
             raise ConfigError(f"{what} takes no options; found {_listed(given)}. Leave them out.")
@@ -77,12 +78,14 @@ def check_options(
         raise ConfigError(f"{what}: {_first(error)} Its options: {_listed(allowed)}.") from error
 
 
-def _plain(value: Any) -> Any:
-    """Numbers of numpy's and 0-dim tensors as python's own."""
+def plain_value(value: Any) -> Any:
+    """Numbers of numpy's and 0-dim tensors as python's own, paths as text; in containers too."""
     if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
+        return {name: plain_value(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
-        return type(value)(_plain(inner) for inner in value)
+        return type(value)(plain_value(inner) for inner in value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
         return value.item()
     return value

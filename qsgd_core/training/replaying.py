@@ -27,7 +27,7 @@ def replay(
     task: Task | None = None,
     *,
     asked: Mapping[str, Any] | None = None,
-    run_dir: Path | None = None,
+    run_dir: str | Path | None = None,
     observers: Sequence[str | Observer] | None = None,
     checkpoint_every: int | None = None,
 ) -> Summary:

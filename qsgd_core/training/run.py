@@ -14,6 +14,7 @@ from uuid import uuid4
 from qsgd_core import files
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import Observer, RunEnded, RunStarted
+from qsgd_core.measure.counts import check_count
 from qsgd_core.plugins.registry import default_registry
 from qsgd_core.schedule.trainer import patience
 from qsgd_core.settings import Settings, load_settings
@@ -51,8 +52,8 @@ def train(
     config: TrainConfig | None = None,
     *,
     source: str | None = None,
-    data: Path | None = None,
-    run_dir: Path | None = None,
+    data: str | Path | None = None,
+    run_dir: str | Path | None = None,
     observers: Sequence[str | Observer] | None = None,
     checkpoint_every: int | None = None,
 ) -> Summary:
@@ -83,10 +84,16 @@ def train(
         ('finished', 2)
     """
     settings = load_settings()
+    if not isinstance(config, TrainConfig | None):
+        raise ConfigError(f"config must be a TrainConfig(...), not {config!r:.80}.")
     full = resolve(config or TrainConfig(), task.defaults, settings)
     _check_every(checkpoint_every)
     where = new_folder(
-        run_dir, runs=settings.runs, task=task.name, seed=full.seed, now=datetime.now()
+        None if run_dir is None else Path(run_dir),
+        runs=settings.runs,
+        task=task.name,
+        seed=full.seed,
+        now=datetime.now(),
     )
     with where as folder:
         full = full.with_term(run=_run_id(folder.path))
@@ -102,7 +109,7 @@ def train(
                     source,
                     parts.config,
                     environment.describe(parts),
-                    data=None if data is None else str(data.resolve()),
+                    data=None if data is None else str(Path(data).resolve()),
                     identity=task.identity(),
                     code=code.code_of(source),
                 ),
@@ -251,8 +258,8 @@ def check_environment(
 
 
 def _check_every(checkpoint_every: int | None) -> None:
-    if checkpoint_every is not None and checkpoint_every < 1:
-        raise ConfigError(f"checkpoint_every must be at least 1 step, not {checkpoint_every}.")
+    if checkpoint_every is not None:
+        check_count("checkpoint_every", checkpoint_every)
 
 
 def _check_not_behind(

@@ -115,6 +115,8 @@ def test_a_full_disk_under_stdout_is_an_error_but_for_a_run_that_is_kept(script)
     trained = run(script, shell=shell)
     assert trained.returncode == 0
     assert b"No space left on device" in trained.stderr
+    both = run(script, shell='"$0" -m qsgd_core train τoy.py:make_task >/dev/full 2>/dev/full')
+    assert both.returncode == 0
     planned = run(script, shell='"$0" -m qsgd_core train τoy.py:make_task --dry-run >/dev/full')
     assert planned.returncode == 1
 

@@ -387,6 +387,40 @@ def test_a_runs_record_names_the_version_that_it_was_trained_with(whole):
     assert config["environment"]["qsgd-core"] == version("qsgd-core")
 
 
+def test_folders_may_be_text_and_options_may_hold_what_numpy_and_pathlib_make(tmp_path):
+    config = TrainConfig(
+        perturbation="circuit",
+        perturbation_options={"entangler": np.str_("ring")},
+        schedule={"tiles": np.int64(2)},
+        max_steps=np.int64(2),
+    )
+    path = str(tmp_path / "run")
+    train(noisy(), config, run_dir=path, data=str(tmp_path), checkpoint_every=np.int64(1))
+    kept = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert kept["perturbation_options"] == {"entangler": "ring"}
+    assert kept["schedule"] == {"tiles": 2}
+    assert TrainConfig(backend_options={"folder": tmp_path}).to_dict()["backend_options"] == {
+        "folder": str(tmp_path)
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"config": {"epochs": 1}}, r"config must be a TrainConfig"),
+        (
+            {"checkpoint_every": 2.0},
+            r"checkpoint_every must be an integer.*Give checkpoint_every=2",
+        ),
+        ({"checkpoint_every": 0}, "checkpoint_every must be an integer of at least 1, not 0"),
+    ],
+)
+def test_what_train_cannot_use_is_refused_before_anything_is_written(tmp_path, given, words):
+    with pytest.raises(ConfigError, match=words):
+        train(noisy(), run_dir=tmp_path / "run", **given)
+    assert not list(tmp_path.iterdir())
+
+
 # --- metrics -------------------------------------------------------------------------------------
 
 
