@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from qsgd_core.circuits import Workload
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import Event, Observer
@@ -22,13 +20,11 @@ from qsgd_core.measure.runner import Sample
 from qsgd_core.policy import Policy
 from qsgd_core.schedule.money import BudgetAsked
 from qsgd_core.schedule.paid_run import PaidRun
+from qsgd_core.schedule.questions import not_the_same
 
 if TYPE_CHECKING:
     from qsgd_core.schedule.ledger.ledger import Ledger
     from qsgd_core.schedule.trainer.scheduler import Scheduler
-
-SAME_RADIANS = 1e-6
-"""Angles that differ by less are the same: no number of shots would tell them apart."""
 
 
 class ScheduledRunner:
@@ -182,13 +178,9 @@ class ScheduledRunner:
         data = ledger.asked(tag(self.run_id, step, 0, 0))
         if data is None:
             return
-        other = _difference(Ask.from_frame(Frame.decode(data)).work, work)
-        if other is not None:
-            raise ConfigError(
-                f"Run {self.run_id!r} has had {other} measured at step {step} than are asked for "
-                "now: its results are not those of this program. Give it a run id of its own "
-                f"(or none), or go on from a checkpoint of {self.run_id!r}. Nothing was bought."
-            )
+        asked = Ask.from_frame(Frame.decode(data)).work
+        if (error := not_the_same(asked, work, run=self.run_id, step=step)) is not None:
+            raise error
 
     def _open(self, work: Workload, step: int) -> Scheduler:
         from qsgd_core.schedule.ledger.budgets import open_budget
@@ -223,18 +215,6 @@ class ScheduledRunner:
         if self._state is not None:
             scheduler.load_state(self._state)
         return scheduler
-
-
-def _difference(before: Workload, now: Workload) -> str | None:
-    """What was measured instead, in words; None if it is the same to :data:`SAME_RADIANS`."""
-    if [(b.circuit, b.observables, b.n_rows) for b in before.batches] != [
-        (b.circuit, b.observables, b.n_rows) for b in now.batches
-    ]:
-        return "other circuits"
-    pairs = zip(before.batches, now.batches, strict=True)
-    if all(np.allclose(a.angles, b.angles, rtol=0, atol=SAME_RADIANS) for a, b in pairs):
-        return None
-    return "the same circuits at other angles"
 
 
 def _nobody(event: Event) -> None:

@@ -24,7 +24,7 @@ from qsgd_core.errors import ConfigError, ResultCorruptError
 from qsgd_core.schedule.paid_run import PaidRun
 from qsgd_core.sources import Rung
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Goes up when a kind or a field changes. Trainer and courier compare it when they meet."""
 
 _START = struct.Struct("<4sII")
@@ -405,7 +405,7 @@ class Refused(Message, kind="refused"):
     error: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answer(Message, kind="answer"):
     """A refresh is over; what it taught has come before, as a ``snapshot``.
 
@@ -413,11 +413,27 @@ class Answer(Message, kind="answer"):
         step: the refresh.
         error: packed, if it brought nothing.
         denied: whether the budget did not pay for it.
+        asked_at: when an earlier life of the run asked for it, seconds since the epoch; None: this
+            one did.
+        angles: at which it was asked then, float64 (B, n_slots) a batch.
     """
 
     step: int
     error: str | None = None
     denied: bool = False
+    asked_at: float | None = None
+    angles: Annotated[Sequence[Floats], BESIDE] = ()
+
+    def to_frame(self) -> Frame:
+        """See :class:`Message`."""
+        return _beside(self, angles=self.angles)
+
+    @classmethod
+    def from_frame(cls, frame: Frame) -> Answer:
+        """See :class:`Message`."""
+        if frame.arrays and frame.values.get("asked_at") is None:
+            raise ResultCorruptError(f"Angles in an answer that was asked for now. {_GARBLED}")
+        return cls.checked({**frame.values, "angles": tuple(frame.arrays)})
 
 
 @dataclass(frozen=True)

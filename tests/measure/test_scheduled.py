@@ -269,3 +269,23 @@ def test_the_same_program_under_a_runs_id_is_served_what_it_has_paid_for(sold, p
     again.close()
     assert all(torch.equal(p, q) for p, q in zip(again.params, first.params, strict=True))
     assert len(sold()) == 1
+
+
+@pytest.mark.parametrize("moved, refused", [(0.5, True), (1e-4, False)])
+def test_a_later_step_at_other_angles_is_not_served_what_was_measured_before(sold, moved, refused):
+    """Angles that a tenth of the shot noise hides, as after a crash on another machine, are."""
+    asked = {"run": "mine", "policy": "sync", "every": 1, "schedule": {"twin_every": 1}}
+    Training(**asked).go(range(3)).close(finished=False)
+    again = Training(**asked).go(range(1))
+    before = len(sold())
+    with torch.no_grad():
+        for p in again.params:
+            p.add_(moved)
+    if refused:
+        other = "other angles measured at step 1 than are asked for now"
+        with pytest.raises(ConfigError, match=f"Run 'mine' has had the same circuits at {other}"):
+            again.go([1])
+    else:
+        again.go([1])
+    assert len(sold()) == before
+    again.close(finished=False)

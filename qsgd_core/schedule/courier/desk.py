@@ -52,6 +52,7 @@ from qsgd_core.schedule.packing.pieces import sites_in_turns
 from qsgd_core.schedule.packing.tiles import pack
 from qsgd_core.schedule.packing.turns import require_affordable_size
 from qsgd_core.schedule.packing.ways import best_way
+from qsgd_core.schedule.questions import not_the_same, same_within
 from qsgd_core.schedule.record.entries import OutcomeEntry
 from qsgd_core.schedule.record.writer import RecordWriter
 from qsgd_core.schedule.snapshot import Snapshot
@@ -99,6 +100,8 @@ class Desk:
         self._teacher = Teacher("hold")
         self._learned: set[int] = set()
         self._pending: dict[int, Refresh] = {}
+        self._earlier: dict[int, float] = {}
+        """Refreshes that were on the ledger before, and when they were asked for."""
         self._tiles = 1
         self._shots: int | None = None
         self._quote: Quote | None = None
@@ -165,7 +168,8 @@ class Desk:
         if asked.waits:  # it asks again when it comes to them: each step has its own s
             ahead = {step for step in steps - self._learned if step >= asked.step}
         for step in sorted(steps - ahead - self._learned - set(self._pending)):
-            self._pick_up(step, again=False)
+            if (before := self._asked_before(step)) is not None:
+                self._pend(before, again=False)
         asked_at = max(steps - ahead, default=None)
         self._say(Opened(asked_at, sorted(ahead)))
 
@@ -190,8 +194,17 @@ class Desk:
             return
         if ask.step in self._learned:  # its answer may have been lost together with a courier
             self._say(Answer(ask.step))
-        elif not self._pick_up(ask.step, again=True):
+        elif (before := self._asked_before(ask.step)) is None:
             self._pend(ask, again=False)
+        else:
+            within = same_within(ask.shots) if self._trainer.waits else None
+            error = not_the_same(
+                before.work, ask.work, run=self._run, step=ask.step, radians=within
+            )
+            if error is None:
+                self._pend(before, again=True)
+            else:
+                self._say(Answer(ask.step, pack_error(error)))
 
     def _on_applied(self, new: Applied) -> None:
         """The trainer uses a snapshot from a step on."""
@@ -298,18 +311,14 @@ class Desk:
             calibration = self._backend.calibration(pack(work, tiles=way.tiles).work)
             self._teacher.meet(calibration, work, sites)
 
-    def _pick_up(self, step: int, *, again: bool) -> bool:
-        """Go on with a refresh that is on the ledger, if there is one.
-
-        Args:
-            step: the refresh.
-            again: whether jobs that failed get another attempt.
-        """
-        data = self._ledger.asked(tag(self._run, step, 0, 0))
+    def _asked_before(self, step: int) -> Ask | None:
+        """The refresh of this step that an earlier life of the run has put on the ledger."""
+        name = tag(self._run, step, 0, 0)
+        data = self._ledger.asked(name)
         if data is None:
-            return False
-        self._pend(Ask.from_frame(Frame.decode(data)), again=again)
-        return True
+            return None
+        self._earlier[step] = self._ledger.job(name).created_at
+        return Ask.from_frame(Frame.decode(data))
 
     def _pend(self, ask: Ask, *, again: bool) -> None:
         try:
@@ -422,7 +431,9 @@ class Desk:
                 f"{refresh.step} were measured; the others keep what they had. {failure}",
             )
         self._say(taught.snapshot)
-        self._say(Answer(refresh.step))
+        asked_at = self._earlier.get(refresh.step)
+        angles = [] if asked_at is None else [b.angles for b in refresh.work.batches]
+        self._say(Answer(refresh.step, asked_at=asked_at, angles=angles))
 
 
 def _total(quotes: list[Quote]) -> Quote:

@@ -481,18 +481,22 @@ class Scheduler:
             self._failed(step, unpack_error(answer.error), denied=answer.denied)
             return
         self._pause_s = REST_S[0]
-        if ask is not None:
-            if not self._standing:
-                self._horizon.delays.append(self._step - step)
-            newest = self._ladder.measured
-            if newest is None or step > newest.step:
-                self._ladder.measured = ask.moment
+        if ask is not None and not self._standing:
+            self._horizon.delays.append(self._step - step)
+        moment = None if ask is None else ask.moment
+        if answer.asked_at is not None:
+            moment = Moment(step, answer.asked_at, tuple(answer.angles))
+        newest = self._ladder.measured
+        if moment is not None and (newest is None or step > newest.step):
+            self._ladder.measured = moment
         self._say("answered", f"The refresh of step {step} has arrived.")
 
     def _failed(self, step: int, error: QSGDError, *, denied: bool) -> None:
         spent_by_others = denied and self._purse is not None and self._purse.could_hold()
         waits = self._waits() and not spent_by_others
-        if not self._worked and (waits or isinstance(error, ConfigError)):
+        if isinstance(error, ConfigError) and (waits or not self._worked):
+            raise error
+        if waits and not self._worked:
             raise error
         if denied and self._run.schedule.on_exhausted == "raise":
             raise error

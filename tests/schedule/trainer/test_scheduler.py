@@ -255,6 +255,15 @@ def test_what_is_too_old_is_not_used(stage, policy, names, bound):
     assert "it may cost $0.001016 of $0 left in 'one'. Raise the budget" in denied
 
 
+def test_what_an_earlier_life_measured_is_as_old_as_its_angles_are_far(stage):
+    """The stage's angles move by 0.01 a step."""
+    stage.go(stage.scheduler(Hold(), max_age_radians=0.105), [0], every=100)
+    for moved, source in [(5, "held"), (20, "nominal")]:
+        again = stage.scheduler(Hold(), wait="never", max_age_radians=0.105, max_in_flight=1)
+        steps = range(1, 4)
+        assert stage.go(again, steps, every=100, work=lambda _, by=moved: work_at(by))[-1] == source
+
+
 def test_what_gets_too_old_is_measured_again_before_its_turn(stage):
     scheduler = stage.scheduler(Hold(), max_age_steps=10)
     stage.go(scheduler, range(30), every=1000)
