@@ -216,7 +216,15 @@ class Registry:
     def make_observers(
         self, asked: Sequence[str | Observer] | None, run_dir: Path | None
     ) -> list[Observer]:
-        """Observers by name or as they are; None stands for those that QSGD_OBSERVERS names."""
+        """Observers by name or as they are; None stands for those that QSGD_OBSERVERS names.
+
+        Raises:
+            ConfigError: one of them in place of a list.
+        """
+        if isinstance(asked, str) or callable(asked):
+            raise ConfigError(
+                f"observers must be a list of names or functions: observers=[{asked!r}]."
+            )
         named = self.settings.observers if asked is None else asked
         return [o if callable(o) else self.make_observer(o, run_dir) for o in named]
 

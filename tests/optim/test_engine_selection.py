@@ -216,6 +216,13 @@ def test_scope_model_follows_the_models_order_whatever_the_groups_are(reverse, n
         torch.testing.assert_close(flat(p), expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("told", [lambda w: {"w": w}, lambda w: [w], lambda w: [(w, "w")]])
+def test_named_parameters_that_are_no_pairs_are_refused(told):
+    w = Parameter(randn(3))
+    with pytest.raises(ConfigError, match=r"as model\.named_parameters\(\) gives them"):
+        qsgd.QSGD([w], named_parameters=told(w))
+
+
 def test_scope_model_over_several_groups_without_names_is_refused():
     a, b = Parameter(randn(3)), Parameter(randn(3))
     refused = pytest.raises(ConfigError, match=r"named_parameters=model\.named_parameters\(\)")

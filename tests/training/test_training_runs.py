@@ -408,6 +408,7 @@ def test_folders_may_be_text_and_options_may_hold_what_numpy_and_pathlib_make(tm
     ("given", "words"),
     [
         ({"config": {"epochs": 1}}, r"config must be a TrainConfig"),
+        ({"observers": "tensorboard"}, r"observers=\['tensorboard'\]"),
         (
             {"checkpoint_every": 2.0},
             r"checkpoint_every must be an integer.*Give checkpoint_every=2",

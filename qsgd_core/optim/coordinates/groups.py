@@ -53,6 +53,12 @@ class Groups:
         self._names = _no_names()
         if named_parameters is not None:
             named = list(named_parameters)
+            for pair in named:
+                if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], str):
+                    raise ConfigError(
+                        "named_parameters must be pairs of a name and a parameter, as "
+                        f"model.named_parameters() gives them, not {pair!r:.80}."
+                    )
             own = unwrapped([name for name, _ in named])
             self._ranks = {name: k for k, name in enumerate(own)}
             self._names.update((p, name) for (_, p), name in zip(named, own, strict=True))
