@@ -14,12 +14,14 @@ from typing_extensions import TypedDict
 from qsgd_core.backend import Backend, Simulator
 from qsgd_core.errors import ConfigError
 from qsgd_core.events import Observer
+from qsgd_core.isolate import name_of
 from qsgd_core.measure.counts import Count, as_integer
 from qsgd_core.optim.arguments import checked, count, of_type, options, path, text
 from qsgd_core.perturbation import ClassicalPerturbation, Perturbation
 from qsgd_core.plugins.options import check_options
 from qsgd_core.policy import Policy
 from qsgd_core.schedule.options import ScheduleOptions, Wait
+from qsgd_core.settings import Settings
 
 Scope: TypeAlias = Literal["tensor", "model", "all"]
 Inject: TypeAlias = Literal["update", "gradient"]
@@ -191,6 +193,22 @@ class TermConfig:
             object.__setattr__(self, name, value)
         check_group(self.group_defaults(step=0))
 
+    def source_settings(self, settings: Settings) -> SourceSettings:
+        """How s is measured: what the arguments say, else what the environment says.
+
+        The environment's options are those of the environment's backend: they are left out as
+        soon as an argument names a backend or gives options.
+        """
+        from_environment = self.backend is None and self.backend_options is None
+        given = settings.backend_options if from_environment else self.backend_options
+        return SourceSettings(
+            backend=self.backend or settings.backend,
+            backend_options=dict(given) if given else None,
+            shots=settings.shots if self.shots is None else self.shots,
+            policy=self.policy or settings.policy,
+            wait=self.wait or settings.wait,
+        )
+
     def group_defaults(self, *, step: int) -> dict[str, Any]:
         """Values for the groups that do not bring their own."""
         weight = self.quantum_weight
@@ -201,6 +219,34 @@ class TermConfig:
             "inject": self.inject,
             "normalize": self.normalize,
         }
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """How s is measured, with the environment's settings filled in: fields of `TermConfig`."""
+
+    backend: str | Simulator | Backend
+    backend_options: dict[str, Any] | None
+    shots: Count | None
+    policy: str | Policy
+    wait: Wait
+
+
+def require_circuit(
+    perturbation: Perturbation | ClassicalPerturbation, name: str, backend: str
+) -> Perturbation:
+    """``perturbation``, if a paid backend has something to run for it.
+
+    Raises:
+        ConfigError: it uses no circuit.
+    """
+    if isinstance(perturbation, ClassicalPerturbation):
+        raise ConfigError(
+            f"Perturbation {name!r} uses no circuit, so backend {backend!r} would be "
+            "paid for nothing. Leave the backend out, or use "
+            f"perturbation={name_of(perturbation.match or 'sine')!r}."
+        )
+    return perturbation
 
 
 def read_options(given: Options) -> ScheduleOptions:

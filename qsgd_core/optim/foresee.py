@@ -11,7 +11,7 @@ from qsgd_core.circuits import Workload
 from qsgd_core.errors import ConfigError
 from qsgd_core.isolate import name_of
 from qsgd_core.measure.counts import Count, at_step
-from qsgd_core.optim.config import TermConfig, read_options
+from qsgd_core.optim.config import TermConfig, read_options, require_circuit
 from qsgd_core.optim.coordinates.groups import Groups
 from qsgd_core.optim.coordinates.selection import Bucket, select
 from qsgd_core.perturbation import Perturbation
@@ -47,19 +47,16 @@ def foresee(groups: Groups, config: TermConfig, *, registry: Registry) -> Foreca
     ledger = _existing_ledger(settings.ledger_url())
     if config.budget is not None:
         _named_caps(ledger, config.budget)
-    asked_backend = config.backend or settings.backend
-    backend = name_of(asked_backend)
-    from_environment = config.backend is None and config.backend_options is None
-    options = settings.backend_options if from_environment else config.backend_options
+    chosen = config.source_settings(settings)
+    backend, options, asked = name_of(chosen.backend), chosen.backend_options, chosen.shots
     perturbation = registry.make_perturbation(
         config.perturbation, depth=config.depth, options=config.perturbation_options
     )
-    asked = config.shots if config.shots is not None else settings.shots
     shots = None if asked is None else at_step(asked, 0, "shots")
     blocks, wanted = _count_blocks(groups), _refreshes(config.every, steps)
     every = None if callable(config.every) else config.every
-    if registry.resolve_backend(asked_backend).spec.kind == "simulator":
-        simulator = registry.make_backend(asked_backend, options)
+    if registry.resolve_backend(chosen.backend).spec.kind == "simulator":
+        simulator = registry.make_backend(chosen.backend, options)
         if isinstance(perturbation, Perturbation):
             shots = simulator.capabilities.default_shots if shots is None else shots
             work = _refresh(groups, perturbation, most=1)
@@ -70,15 +67,9 @@ def foresee(groups: Groups, config: TermConfig, *, registry: Registry) -> Foreca
         return free(
             backend, steps=steps, wanted=times, every=every, blocks=blocks, shots=shots, why=why
         )
-    if not isinstance(perturbation, Perturbation):
-        raise ConfigError(
-            f"Perturbation {name_of(config.perturbation)!r} uses no circuit, so backend "
-            f"{backend!r} would be paid for nothing. Use "
-            f"perturbation={name_of(perturbation.match or 'sine')!r}."
-        )
-    policy = config.policy or settings.policy
-    if not registry.make_policy(policy).measures:
-        why = f"policy {name_of(policy)!r} measures nothing"
+    perturbation = require_circuit(perturbation, name_of(config.perturbation), backend)
+    if not registry.make_policy(chosen.policy).measures:
+        why = f"policy {name_of(chosen.policy)!r} measures nothing"
         return free(backend, steps=steps, wanted=0, every=None, blocks=blocks, shots=0, why=why)
     schedule = read_options(config.schedule)
     work = _refresh(groups, perturbation, most=MAX_BLOCKS)

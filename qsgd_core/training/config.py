@@ -151,9 +151,6 @@ def resolve(config: TrainConfig, defaults: TaskDefaults, settings: Settings) -> 
         ConfigError: a value out of range. The term's own arguments are checked where the
             optimizer is made.
     """
-    term = config.term
-    from_environment = term.backend is None and term.backend_options is None
-    options = settings.backend_options if from_environment else term.backend_options
     full = replace(
         config,
         lr=defaults.lr if config.lr is None else config.lr,
@@ -165,14 +162,7 @@ def resolve(config: TrainConfig, defaults: TaskDefaults, settings: Settings) -> 
         warmup=defaults.warmup if config.warmup is None else config.warmup,
         clip_norm=defaults.clip_norm if config.clip_norm is None else config.clip_norm,
         precision=config.precision or defaults.precision,
-        term=replace(
-            term,
-            backend=term.backend or settings.backend,
-            backend_options=dict(options) if options else None,
-            shots=settings.shots if term.shots is None else term.shots,
-            policy=term.policy or settings.policy,
-            wait=term.wait or settings.wait,
-        ),
+        term=replace(config.term, **vars(config.term.source_settings(settings))),
     )
     if full.warmup is not None and full.warmup > 1:
         raise ConfigError(f"warmup is a share of the run's steps, 1 at most, not {full.warmup!r}.")

@@ -81,14 +81,19 @@ def make_optimizer(
     return Made(optimizer, attachment)
 
 
-def _optimizer_class(name: str) -> Any:
-    known = {
+def torch_optimizers() -> dict[str, Any]:
+    """The classes of torch.optim by their names in lower case."""
+    return {
         key.lower(): value
         for key, value in vars(torch.optim).items()
         if inspect.isclass(value)
         and issubclass(value, torch.optim.Optimizer)
         and value is not torch.optim.Optimizer
     }
+
+
+def _optimizer_class(name: str) -> Any:
+    known = torch_optimizers()
     if name in known:
         return known[name]
     close = nearest(name, known, 3)

@@ -109,6 +109,19 @@ def test_a_dry_run_counts_refreshes_as_the_estimate_does(vendor, capsys, tmp_pat
     assert not (tmp_path / "home").exists()
 
 
+def test_estimate_and_train_refuse_a_paid_backend_without_a_circuit_in_the_same_words(
+    vendor, capsys, monkeypatch
+):
+    monkeypatch.setenv("QSGD_LOAD_PLUGINS", "qsgd-filebox,qsgd-controls")
+    said = []
+    for command in (["estimate", TASK, "--steps", "100"], ["train", TASK, "--max-steps", "100"]):
+        assert main([*command, *filebox_line(vendor), "--perturbation", "uniform"]) != 0
+        said.append(capsys.readouterr().err)
+    assert "would be paid for nothing. Leave the backend out" in " ".join(said[0].split())
+    assert said[0] == said[1]
+    assert not list(vendor.glob("jobs/*"))
+
+
 @pytest.mark.parametrize("url", ["sqlite", "sqlite+pysqlite", "relative", "file"])
 def test_an_estimate_makes_no_ledger_wherever_one_would_be(estimate, tmp_path, monkeypatch, url):
     path = tmp_path / "there" / "ledger.sqlite"

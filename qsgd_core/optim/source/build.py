@@ -20,7 +20,7 @@ from qsgd_core.measure.ranks import Ranks
 from qsgd_core.measure.recording import RecordedRunner, Recording
 from qsgd_core.measure.replay import Replay
 from qsgd_core.measure.runner import SimulatorRunner
-from qsgd_core.optim.config import TermConfig, read_options
+from qsgd_core.optim.config import TermConfig, read_options, require_circuit
 from qsgd_core.optim.source.answers import Answers
 from qsgd_core.optim.source.life import Life, Lives, PaidLife, RecordedLife, ReplayedLife
 from qsgd_core.optim.source.modulation import Circuits, Classical, ClosedForm, Source
@@ -90,7 +90,7 @@ def check_choices(config: TermConfig, registry: Registry) -> None:
         ConfigError: a policy that nobody serves, an option that the scheduler does not have, a
             budget that is neither an amount nor on the ledger.
     """
-    registry.make_policy(config.policy or registry.settings.policy)
+    registry.make_policy(config.source_settings(registry.settings).policy)
     read_options(config.schedule)
     asked = BudgetAsked.parse(config.budget)
     if asked.name is not None and Ranks().is_lead:  # others may have no ledger
@@ -102,15 +102,12 @@ def check_choices(config: TermConfig, registry: Registry) -> None:
 def _chosen(
     config: TermConfig, registry: Registry, seed: RunSeed, recording: Recording | None
 ) -> tuple[Source, Origin]:
-    settings = registry.settings
-    asked = config.backend or settings.backend
+    chosen = config.source_settings(registry.settings)
+    asked, options, shots = chosen.backend, chosen.backend_options, chosen.shots
     choice = registry.resolve_backend(asked)
     perturbation = _perturbation(config, registry)
-    from_environment = config.backend is None and config.backend_options is None
-    options = settings.backend_options if from_environment else config.backend_options
     names = (name_of(asked), choice.distribution, choice.version)
     origin = Origin(*names, name_of(config.perturbation), config.depth)
-    shots = config.shots if config.shots is not None else settings.shots
     if choice.spec.kind == "backend":
         return _paid(config, registry, seed, origin, options, perturbation, shots), origin
     simulator = registry.make_backend(asked, options)
@@ -244,14 +241,10 @@ def _paid(
             f"A queued backend works in a process of its own, which finds it by name, and {name} "
             "is an object. Register it in a distribution (qsgd new writes one) and name it."
         )
-    if isinstance(perturbation, ClassicalPerturbation):
-        raise ConfigError(
-            f"Perturbation {origin.perturbation!r} uses no circuit, so backend {name!r} would be "
-            "paid for nothing. Leave the backend out, or use "
-            f"perturbation={name_of(perturbation.match or 'sine')!r}."
-        )
+    perturbation = require_circuit(perturbation, origin.perturbation, name)
     settings = registry.settings
-    policy = registry.make_policy(config.policy or settings.policy)
+    chosen = config.source_settings(settings)
+    policy = registry.make_policy(chosen.policy)
     if policy.measures and config.every is None and config.total_steps is None:
         raise ConfigError(
             f"Backend {name!r} is a queued service: every refresh is a job that takes minutes and "
@@ -264,8 +257,8 @@ def _paid(
         run_id=config.run or new_run_id(),
         backend=name,
         backend_options=dict(registry.backend_options(name, options)),
-        policy=name_of(config.policy or settings.policy),
-        wait=config.wait or settings.wait,
+        policy=name_of(chosen.policy),
+        wait=chosen.wait,
         every=None if callable(config.every) else config.every,
         shots=None if callable(shots) else shots,
         total_steps=config.total_steps,

@@ -121,10 +121,12 @@ def parse_arm(name: str, registry: Registry) -> Arm:
     Raises:
         ConfigError: see :func:`parse_arms`.
     """
+    from qsgd_core.training.optimizer import torch_optimizers  # brings torch along
+
     head, *tail = name.split(":")
     what, at, strength = head.partition("@")
     specs = {found.spec.name: found.spec for found in registry.perturbations()}
-    optimizers = _optimizers()
+    optimizers = torch_optimizers()
     if what not in specs and what not in optimizers:
         raise _unknown(name, what, specs, optimizers)
     if what not in specs:
@@ -253,18 +255,6 @@ def _unknown(
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word.lower(), list(known), n=3)
     return f" Did you mean {' or '.join(close)}?" if close else ""
-
-
-def _optimizers() -> dict[str, type]:
-    import torch
-
-    return {
-        name.lower(): kind
-        for name, kind in vars(torch.optim).items()
-        if isinstance(kind, type)
-        and issubclass(kind, torch.optim.Optimizer)
-        and kind is not torch.optim.Optimizer
-    }
 
 
 def _frozen(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
