@@ -167,8 +167,10 @@ class Database:
         self._require_claims()
         writing, seen = self._open().execution_options(qsgd_writing=True), self.seen
         with self._told(), writing.begin() as db:
-            this = writes.add(db, writes.newest(db, self.id, seen, shown=self._shown))
+            last = writes.newest(db, self.id, seen, shown=self._shown)
+            before = writes.changes(db)
             yield db
+            this = last if writes.changes(db) == before else writes.add(db, last)
         self.seen = this  # only now it is there for good
 
     @contextmanager

@@ -1,7 +1,7 @@
 """What tells a ledger from another one, and from an older copy of itself put back while in use.
 
-Every write leaves a row with a number, one more than the last, and a name by chance. Who has seen
-one finds it again as long as the ledger is the one that it was. In a copy that is older it is
+Every transaction that changes something leaves a row with a number, one more than the last, and a
+name by chance. Who has seen one finds it again as long as the ledger is the one that it was. In a copy that is older it is
 missing; where others have written on in such a copy, it has another name. Processes that share a
 ledger only ever add to it, so nothing that they do looks like that; neither does moving the file,
 VACUUM, or a checkpoint of its write-ahead log.
@@ -86,6 +86,18 @@ def add(db: sa.Connection, last: Write) -> Write:
     if new.number % KEPT == 0:
         db.execute(writes.delete().where(writes.c.number <= new.number - KEPT))
     return new
+
+
+def changes(db: sa.Connection) -> int:
+    """How much this transaction has changed: a number that is another once it has changed more.
+
+    One that changed nothing is not written down, so that its end waits for no disk.
+    """
+    if db.dialect.name == "sqlite":
+        driver = db.connection.driver_connection
+        assert driver is not None  # noqa: S101  it is in use
+        return int(driver.total_changes)
+    return int(db.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text").scalar() or 0)
 
 
 def _is_missing_table(error: OperationalError | ProgrammingError) -> bool:
