@@ -6,8 +6,10 @@ All are frozen data without live objects or credentials. Those that are stored h
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qsgd_core.errors import ResultCorruptError
@@ -201,7 +203,17 @@ class Result:
             raise ResultCorruptError(
                 f"A workload of {len(work.batches)} batches got {len(self.parts)} results."
             )
+        self._check_what_comes_beside()
         return [_expectations(p, b) for p, b in zip(self.parts, work.batches, strict=True)]
+
+    def _check_what_comes_beside(self) -> None:
+        at, qubits, billed = self.executed_at, self.physical_qubits, self.billed
+        if at is not None and not (isinstance(at, (int, float)) and math.isfinite(at)):
+            raise ResultCorruptError(f"executed_at is {at!r}, and no time in seconds.")
+        if qubits is not None and not all(isinstance(q, Integral) and q >= 0 for q in qubits):
+            raise ResultCorruptError(f"physical_qubits are {qubits!r}, and not numbers of qubits.")
+        if billed is not None and not isinstance(billed, Cost):
+            raise ResultCorruptError(f"billed is a {type(billed).__name__}, and not a Cost.")
 
 
 ROUNDING = 1e-5

@@ -24,7 +24,7 @@ from qsgd_core.jobs import Quote
 from qsgd_core.schedule.courier.courier import Courier
 from qsgd_core.schedule.courier.refreshes import Refresh, tag
 from qsgd_core.schedule.courier.teacher import Teacher
-from qsgd_core.schedule.failures import may_work_later, pack_error
+from qsgd_core.schedule.failures import may_work_later, pack_error, say_error
 from qsgd_core.schedule.ledger.accounts import Cap
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Job
@@ -385,15 +385,23 @@ class Desk:
             self._learn(refresh, jobs)
             return
         error = next(job.error for job in jobs if job.error is not None)
+        denied = any(job.state is LedgerState.DENIED for job in jobs)
+        self._came_to_nothing(refresh, error, denied=denied)
+
+    def _came_to_nothing(self, refresh: Refresh, error: QSGDError, *, denied: bool = False) -> None:
         if self._record is not None:
             self._record.failed(refresh.step, str(error))
-        denied = any(job.state is LedgerState.DENIED for job in jobs)
         self._say(Answer(refresh.step, pack_error(error), denied))
 
     def _learn(self, refresh: Refresh, jobs: list[Job]) -> None:
         results = [self._ledger.result(j.tag) if j.state.has_result else None for j in jobs]
         settled = max(job.settled_at or 0.0 for job in jobs)
-        taught = self._teacher.teach(refresh, results, settled=settled)
+        try:
+            taught = self._teacher.teach(refresh, results, settled=settled)
+        except Exception as error:  # of this result, or of the twin: others are still to come
+            logger.exception("The refresh of step %d teaches nothing.", refresh.step)
+            self._came_to_nothing(refresh, _unusable(error, refresh))
+            return
         lesson = taught.lesson
         paid = Amount.total(j.spent for j in jobs if j.settled_at is not None).to_cost()
         failure = next((job.error for job in jobs if job.error is not None), None)
@@ -434,6 +442,13 @@ class Desk:
         asked_at = self._earlier.get(refresh.step)
         angles = [] if asked_at is None else [b.angles for b in refresh.work.batches]
         self._say(Answer(refresh.step, asked_at=asked_at, angles=angles))
+
+
+def _unusable(error: Exception, refresh: Refresh) -> ResultCorruptError:
+    return ResultCorruptError(
+        f"What was measured for step {refresh.step} could not be used ({say_error(error)}). It "
+        f"stays on the ledger: qsgd jobs fetch {refresh.tags[0]}"
+    )
 
 
 def _total(quotes: list[Quote]) -> Quote:

@@ -1,10 +1,10 @@
 """What tells a ledger from another one, and from an older copy of itself put back while in use.
 
 Every transaction that changes something leaves a row with a number, one more than the last, and a
-name by chance. Who has seen one finds it again as long as the ledger is the one that it was. In a copy that is older it is
-missing; where others have written on in such a copy, it has another name. Processes that share a
-ledger only ever add to it, so nothing that they do looks like that; neither does moving the file,
-VACUUM, or a checkpoint of its write-ahead log.
+name by chance. Who has seen one finds it again as long as the ledger is the one that it was. In a
+copy that is older it is missing; where others have written on in such a copy, it has another name.
+Processes that share a ledger only ever add to it, so nothing that they do looks like that; neither
+does moving the file, VACUUM, or a checkpoint of its write-ahead log.
 """
 
 from __future__ import annotations

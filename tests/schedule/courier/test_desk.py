@@ -5,6 +5,7 @@ First in one process on a clock of its own, then with couriers that are processe
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from stage import BUDGET, PRICE, Stage, work_at
 
-from qsgd_core.builtin.policies import Hold, Sync
+from qsgd_core.builtin.policies import Hold, Sync, Tracked
 from qsgd_core.circuits import Workload
 from qsgd_core.errors import (
     AuthError,
@@ -23,9 +24,11 @@ from qsgd_core.errors import (
     CapabilityError,
     ConfigError,
     JobFailedError,
+    ResultCorruptError,
 )
 from qsgd_core.jobs import NoiseSnapshot
 from qsgd_core.schedule.courier.desk import MAX_ATTEMPTS, TROUBLE_S
+from qsgd_core.schedule.courier.teacher import Teacher
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.spending import spending
 from qsgd_core.schedule.paid_run import PaidRun
@@ -92,6 +95,47 @@ def test_a_part_that_is_missing_is_all_that_the_next_life_buys(stage):
         (1, 0, "failed"),
         (1, 1, "settled"),
     ]
+
+
+def test_a_result_that_teaches_nothing_is_told_and_the_next_ones_are_collected(stage, monkeypatch):
+    real, calls = Teacher.teach, []
+
+    def teach(*given, **more):
+        calls.append(given)
+        if len(calls) == 1:
+            raise ZeroDivisionError("no variance")
+        return real(*given, **more)
+
+    monkeypatch.setattr(Teacher, "teach", teach)
+    scheduler = stage.scheduler(Tracked(), wait="never", total_steps=1000)
+    sources = stage.go(scheduler, range(12), every=4)
+    (failed,) = stage.said("failed")
+    first = stage.jobs()[0]
+    assert failed.startswith(
+        f"Step {first.step}: What was measured for step {first.step} could not"
+    )
+    assert "be used (ZeroDivisionError: no variance.). It stays on the ledger: " in failed
+    assert failed.endswith(f"qsgd jobs fetch {first.tag}")
+    assert sources[-1] == "tracked"
+    assert len(stage.jobs(states=["settled"])) > 1
+
+
+@pytest.mark.parametrize(
+    "beside, words",
+    [
+        ({"executed_at": "yesterday"}, "executed_at is 'yesterday'"),
+        ({"executed_at": float("nan")}, "executed_at is nan"),
+        ({"physical_qubits": ("q0", "q1")}, "not numbers of qubits"),
+        ({"billed": 0.25}, "billed is a float, and not a Cost"),
+    ],
+)
+def test_what_a_result_says_beside_its_values_is_checked_too(stage, monkeypatch, beside, words):
+    real = stage.backend.fetch
+    monkeypatch.setattr(
+        stage.backend, "fetch", lambda handle: dataclasses.replace(real(handle), **beside)
+    )
+    with pytest.raises(ResultCorruptError, match=words):
+        measure(stage)
 
 
 # --- what comes to nothing -----------------------------------------------------------------------
