@@ -74,14 +74,13 @@ def train(
     write_record(folder, RunRecord("digits", "digits", config, {}))
     stage = Stage(path, micro_usd=micro_usd)
     stage.have(coins=False, run_s=run_s, **vendor)
-    header = {"kind": "backend", "run": RUN, "policy": "tracked", "wait": wait}
     scheduler = stage.scheduler(
         policy,
         total_steps=STEPS,
         wait=wait,
         max_in_flight=20,
         record=str(folder.record),
-        header=header | {"total_steps": STEPS},
+        policy="tracked",
     )
     writer = RecordWriter(folder.record)
     ages = []

@@ -141,14 +141,14 @@ class Stage:
         )
         return LocalLine(desk, courier)
 
-    def scheduler(self, policy: Policy | None = None, **config: Any) -> Scheduler:
+    def scheduler(self, by: Policy | None = None, /, **config: Any) -> Scheduler:
         """A trainer that starts, or comes back."""
         self.line = Line(self)
         schedule = {k: config.pop(k) for k in set(config) & set(ScheduleOptions.model_fields)}
         run = {"run_id": self.run, "budget_name": BUDGET, "schedule": schedule, **config}
         return Scheduler(
             self.line,
-            policy or Tracked(),
+            by or Tracked(),
             PaidRun(**run),
             tell=self._tell,
             clock=self.clock,

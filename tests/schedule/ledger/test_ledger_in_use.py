@@ -42,10 +42,15 @@ def copied(path: Path, to: Path) -> Path:
 
 
 def put_back(copy: Path, path: Path) -> None:
-    """The copy takes the place of the file and of what SQLite keeps beside it."""
+    """The copy takes the place of the file and of what SQLite keeps beside it.
+
+    At no moment is there a file that is neither of the two, whoever reads meanwhile.
+    """
+    with closing(sqlite3.connect(path, timeout=60)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-    shutil.copy(copy, path)
+    Path(shutil.copy(copy, path.with_name("put-back"))).replace(path)
 
 
 @pytest.fixture
