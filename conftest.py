@@ -27,6 +27,17 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a suite that several classes inherit, a class may leave some tests to the long runs.
+
+    They are a second way through the same code: another class does them for every push.
+    """
+    for item in items:
+        if isinstance(item, pytest.Function) and item.originalname in getattr(item.cls, "LONG", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_collection_finish() -> None:
     """What collecting has imported stays, and need not be searched for garbage again and again.
 

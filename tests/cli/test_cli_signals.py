@@ -126,7 +126,7 @@ def interrupted(process: subprocess.Popen[str]) -> str:
     return err
 
 
-@pytest.mark.parametrize("policy", ["tracked", "sync"])
+@pytest.mark.parametrize("policy", ["sync", pytest.param("tracked", marks=pytest.mark.slow)])
 def test_ctrl_c_while_a_job_is_queued_is_answered_and_stops_at_the_last_checkpoint(
     filebox, tmp_path, capsys, monkeypatch, policy
 ):

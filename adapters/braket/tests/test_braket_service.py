@@ -139,6 +139,13 @@ class AWS(PaidService):
 
 
 class TestAWS(PaidServiceTests):
+    LONG = (  # IBM does these for every push
+        "test_whatever_is_killed_when_nothing_is_paid_twice",
+        "test_what_is_served_at_steps_0_15_and_30_is_the_s_that_training_applies",
+        "test_a_machine_that_sleeps_for_a_night_finds_its_result_when_it_wakes",
+        "test_a_budget_raised_in_mid_run_is_spent_from_there_on",
+    )
+
     @pytest.fixture
     def service(self, double: AwsDouble, monkeypatch: pytest.MonkeyPatch) -> AWS:
         # Between two tries of the client.

@@ -74,6 +74,7 @@ def whole(slow: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, obje
     return result(slow, tmp_path_factory.mktemp("whole") / "c", "--jobs", "2")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
 def test_killed_half_way_and_asked_again_the_result_is_the_same(slow, whole, tmp_path):
     home = tmp_path / "c"
