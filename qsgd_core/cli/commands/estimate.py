@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qsgd_core.cli.options import Debug, Json
+from qsgd_core.cli.options import (
+    Backend,
+    BackendOptions,
+    Budget,
+    Data,
+    Debug,
+    Depth,
+    Every,
+    Json,
+    PerturbationName,
+    PerturbationOptions,
+    PolicyName,
+    Qubits,
+    SchedulerOptions,
+    Scope,
+    Shots,
+)
 from qsgd_core.cli.show.output import print_json, print_pairs, quiet_stdout
 from qsgd_core.cli.show.words import duration
 from qsgd_core.errors import ConfigError
@@ -26,54 +41,20 @@ def estimate(
     task: Annotated[
         str | None, typer.Argument(help="A task by name, or script.py:make_task.")
     ] = None,
-    backend: Annotated[
-        str | None, typer.Option(help="Where circuits would run. Default: QSGD_BACKEND.")
-    ] = None,
+    backend: Backend = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps of the whole run.")] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="AMOUNT",
-            help="600s, $25, 1e6shots, or a budget's name. Default: the ledger's default budget.",
-        ),
-    ] = None,
-    every: Annotated[
-        int | None,
-        typer.Option(help="Steps between two refreshes. Default: what the budget allows."),
-    ] = None,
-    shots: Annotated[
-        int | None, typer.Option(help="Shots per circuit. Default: the backend's.")
-    ] = None,
-    n_qubits: Annotated[int | None, typer.Option(help="Qubits of a block. Default: 4.")] = None,
-    depth: Annotated[int | None, typer.Option(help="Layers of the circuit. Default: 2.")] = None,
-    perturbation: Annotated[
-        str | None, typer.Option(help="What is computed. Default: sine.")
-    ] = None,
-    perturbation_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="An option of the perturbation; may be repeated."),
-    ] = None,
-    scope: Annotated[
-        str | None, typer.Option(help="tensor, model or all. Default: tensor.")
-    ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="When the backend is asked. Default: tracked.")
-    ] = None,
-    schedule: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="An option of the scheduler, such as tiles=auto; may be repeated.",
-        ),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="An option of the backend; may be repeated."),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="For a task that takes its data from a folder."),
-    ] = None,
+    budget: Budget = None,
+    every: Every = None,
+    shots: Shots = None,
+    n_qubits: Qubits = None,
+    depth: Depth = None,
+    perturbation: PerturbationName = None,
+    perturbation_option: PerturbationOptions = None,
+    scope: Scope = None,
+    policy: PolicyName = None,
+    schedule: SchedulerOptions = None,
+    option: BackendOptions = None,
+    data: Data = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

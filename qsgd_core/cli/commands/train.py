@@ -10,7 +10,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qsgd_core.cli.options import Debug, Json
+from qsgd_core.cli.options import (
+    TERM,
+    TRAINING,
+    Backend,
+    BackendOptions,
+    Budget,
+    Data,
+    Debug,
+    Depth,
+    Epochs,
+    Every,
+    Json,
+    MaxSteps,
+    PerturbationName,
+    PerturbationOptions,
+    PolicyName,
+    Qubits,
+    SchedulerOptions,
+    Scope,
+    Shots,
+    Yes,
+)
 from qsgd_core.cli.show.output import print_json, quiet_stdout
 from qsgd_core.errors import BackendError, BudgetError, ConfigError, QSGDError
 from qsgd_core.plugins.options import parse_options
@@ -25,8 +46,6 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 
-TERM = "Quantum term"
-TRAINING = "Training"
 RUN = "Run folder"
 
 
@@ -36,50 +55,17 @@ def train(
         str | None,
         typer.Argument(help="A task by name, or script.py:make_task. Not needed with --resume."),
     ] = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            help="Where circuits run. Default: QSGD_BACKEND, else exact.", rich_help_panel=TERM
-        ),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="An option of the backend; may be repeated.",
-            rich_help_panel=TERM,
-        ),
-    ] = None,
-    perturbation: Annotated[
-        str | None,
-        typer.Option(
-            help="What is computed; see qsgd perturbations. Default: sine.", rich_help_panel=TERM
-        ),
-    ] = None,
-    perturbation_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="An option of the perturbation; may be repeated.",
-            rich_help_panel=TERM,
-        ),
-    ] = None,
+    backend: Backend = None,
+    option: BackendOptions = None,
+    perturbation: PerturbationName = None,
+    perturbation_option: PerturbationOptions = None,
     quantum_weight: Annotated[
         float | None,
         typer.Option(help="Strength λ of the term. Default: 0.5.", rich_help_panel=TERM),
     ] = None,
-    n_qubits: Annotated[
-        int | None, typer.Option(help="Qubits of a block. Default: 4.", rich_help_panel=TERM)
-    ] = None,
-    depth: Annotated[
-        int | None, typer.Option(help="Layers of the circuit. Default: 2.", rich_help_panel=TERM)
-    ] = None,
-    scope: Annotated[
-        str | None,
-        typer.Option(
-            help="Which coordinates: tensor, model or all. Default: tensor.", rich_help_panel=TERM
-        ),
-    ] = None,
+    n_qubits: Qubits = None,
+    depth: Depth = None,
+    scope: Scope = None,
     inject: Annotated[
         str | None,
         typer.Option(
@@ -94,41 +80,10 @@ def train(
             rich_help_panel=TERM,
         ),
     ] = None,
-    every: Annotated[
-        int | None,
-        typer.Option(
-            help="Measure every k-th step. Default: every step; on a paid backend, as often as "
-            "the budget allows, spread over the run.",
-            rich_help_panel=TERM,
-        ),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="AMOUNT",
-            help="What a paid backend may cost: 600s, $25, 1e6shots, several as in $25,600s, or "
-            "a budget's name. Default: $10, or 60 s on a free plan, once for each ledger.",
-            rich_help_panel=TERM,
-        ),
-    ] = None,
-    yes: Annotated[
-        bool,
-        typer.Option(
-            "--yes",
-            help="Do not ask before the first paid run; scripts need it for a budget above the "
-            "default.",
-            rich_help_panel=TERM,
-        ),
-    ] = False,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="On a paid backend, what s is between refreshes: tracked, hold, twin, sync. "
-            "Default: QSGD_POLICY, else tracked.",
-            rich_help_panel=TERM,
-        ),
-    ] = None,
+    every: Every = None,
+    budget: Budget = None,
+    yes: Yes = False,
+    policy: PolicyName = None,
     wait: Annotated[
         str | None,
         typer.Option(
@@ -136,30 +91,13 @@ def train(
             rich_help_panel=TERM,
         ),
     ] = None,
-    schedule: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="Further option of the scheduler, such as tiles=auto; may be repeated.",
-            rich_help_panel=TERM,
-        ),
-    ] = None,
-    shots: Annotated[
-        int | None,
-        typer.Option(
-            help="Shots per circuit. Default: QSGD_SHOTS, else the backend's.", rich_help_panel=TERM
-        ),
-    ] = None,
+    schedule: SchedulerOptions = None,
+    shots: Shots = None,
     seed: Annotated[
         int | None, typer.Option(help="Of everything random. Default: 0.", rich_help_panel=TRAINING)
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Default: the task's.", rich_help_panel=TRAINING)
-    ] = None,
-    max_steps: Annotated[
-        int | None,
-        typer.Option(help="Stop after so many optimizer steps.", rich_help_panel=TRAINING),
-    ] = None,
+    epochs: Epochs = None,
+    max_steps: MaxSteps = None,
     lr: Annotated[
         float | None,
         typer.Option(help="Learning rate. Default: the task's.", rich_help_panel=TRAINING),
@@ -167,14 +105,7 @@ def train(
     weight_decay: Annotated[
         float | None, typer.Option(help="Default: the task's.", rich_help_panel=TRAINING)
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="For a task that takes its data from a folder.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
+    data: Data = None,
     optimizer: Annotated[
         str | None,
         typer.Option(

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qsgd_core.cli.commands.report import PAGES, write_page
-from qsgd_core.cli.options import Debug, Json
+from qsgd_core.cli.options import (
+    Backend,
+    BackendOptions,
+    Data,
+    Debug,
+    Epochs,
+    Every,
+    Json,
+    MaxSteps,
+    Shots,
+    Yes,
+)
 from qsgd_core.cli.show.output import print_json, print_table, quiet_stdout
 from qsgd_core.errors import ConfigError, QSGDError
 from qsgd_core.plugins.options import parse_options
@@ -53,30 +64,10 @@ def compare(
         bool,
         typer.Option("--no-controls", help="The preset without controls.", rich_help_panel=ARMS),
     ] = False,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            help="Where circuits run, for the arms that have any. Default: QSGD_BACKEND, else "
-            "exact.",
-            rich_help_panel=ARMS,
-        ),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="An option of the backend; may be repeated.",
-            rich_help_panel=ARMS,
-        ),
-    ] = None,
-    shots: Annotated[
-        int | None,
-        typer.Option(help="Shots per circuit. Default: the backend's.", rich_help_panel=ARMS),
-    ] = None,
-    every: Annotated[
-        int | None,
-        typer.Option(help="Measure every k-th step. Default: every step.", rich_help_panel=ARMS),
-    ] = None,
+    backend: Backend = None,
+    option: BackendOptions = None,
+    shots: Shots = None,
+    every: Every = None,
     budget: Annotated[
         str | None,
         typer.Option(
@@ -86,24 +77,13 @@ def compare(
             rich_help_panel=ARMS,
         ),
     ] = None,
-    yes: Annotated[
-        bool,
-        typer.Option("--yes", help="Do not ask before the first paid run.", rich_help_panel=ARMS),
-    ] = False,
+    yes: Yes = False,
     seeds: Annotated[
         int, typer.Option(help="Runs of each arm: seeds 0, 1, ….", rich_help_panel=RUNS)
     ] = 10,
-    epochs: Annotated[
-        int | None, typer.Option(help="Default: the task's.", rich_help_panel=RUNS)
-    ] = None,
-    max_steps: Annotated[
-        int | None,
-        typer.Option(help="Stop each run after so many optimizer steps.", rich_help_panel=RUNS),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder for a task that takes its data from one.", rich_help_panel=RUNS),
-    ] = None,
+    epochs: Epochs = None,
+    max_steps: MaxSteps = None,
+    data: Data = None,
     target: Annotated[
         float | None,
         typer.Option(
