@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from qsgd_core.errors import ResultCorruptError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -84,6 +86,28 @@ class Cost:
     usd: float | None = None
     qpu_s: float | None = None
     shots: int | None = None
+
+    @classmethod
+    def total(cls, costs: Iterable[Cost]) -> Cost:
+        """All together; what is unknown of one is unknown of all."""
+        each = list(costs)
+
+        def add(amounts: list[Any]) -> Any:
+            return None if None in amounts else sum(amounts)
+
+        return cls(
+            add([cost.usd for cost in each]),
+            add([cost.qpu_s for cost in each]),
+            add([cost.shots for cost in each]),
+        )
+
+    def times(self, n: float) -> Cost:
+        """So many of it; shots are rounded up."""
+        return Cost(
+            None if self.usd is None else n * self.usd,
+            None if self.qpu_s is None else n * self.qpu_s,
+            None if self.shots is None else math.ceil(n * self.shots),
+        )
 
 
 def merged(first: Cost | None, second: Cost | None) -> Cost | None:

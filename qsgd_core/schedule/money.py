@@ -157,6 +157,11 @@ def dollars(amount: float) -> str:
     return f"${amount:.2g}" if amount >= 1e-4 else f"${amount:.1e}"
 
 
+def qpu_seconds(seconds: float) -> str:
+    """``12.3 s``; below ten seconds three digits, however little: ``0.0042 s``."""
+    return f"{seconds:,.1f} s" if seconds >= 10 else f"{seconds:.3g} s"
+
+
 def _integer(value: float | None, scale: float) -> int | None:
     if value is None or not 0 <= value <= MOST / scale:  # False for NaN too
         return None

@@ -27,7 +27,7 @@ from qsgd_core.cli.show.output import print_json, print_pairs, quiet_stdout
 from qsgd_core.cli.show.words import duration
 from qsgd_core.errors import ConfigError
 from qsgd_core.plugins.options import parse_options
-from qsgd_core.schedule.money import BudgetAsked, dollars
+from qsgd_core.schedule.money import BudgetAsked, dollars, qpu_seconds
 from qsgd_core.settings import load_settings
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _paid_rows(found: Forecast) -> list[tuple[str, str]]:
     named = _if(not BudgetAsked.parse(found.budget).limits, f"{found.budget}: ")
     measured = f"{found.refreshes:,} of {found.steps:,} ({100 * found.share_measured:.3g} %)"
     money = "dollars unknown" if found.cost_usd is None else dollars(found.cost_usd)
-    time = "" if found.qpu_s is None else f", {found.qpu_s:,.1f} s of QPU time"
+    time = "" if found.qpu_s is None else f", {qpu_seconds(found.qpu_s)} of QPU time"
     return [
         ("budget", named + cap + frozen),
         ("interval", _often(found.every) if found.every else "less than one whole refresh"),
@@ -194,7 +194,9 @@ def _paid_rows(found: Forecast) -> list[tuple[str, str]]:
 def price_of_one(found: Forecast) -> str:
     """What one refresh is expected to cost, in words."""
     said = [] if found.refresh_usd is None else [dollars(found.refresh_usd)]
-    said += [] if found.refresh_qpu_s is None else [f"{found.refresh_qpu_s:,.2f} s of QPU time"]
+    said += (
+        [] if found.refresh_qpu_s is None else [f"{qpu_seconds(found.refresh_qpu_s)} of QPU time"]
+    )
     return " and ".join(said) or "price unknown"
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from qsgd_core.cli.show.bars import bar, budget_bar
 from qsgd_core.cli.show.output import print_pairs
 from qsgd_core.cli.show.words import duration, effect, number, provisional
-from qsgd_core.schedule.money import dollars, say
+from qsgd_core.schedule.money import dollars, qpu_seconds, say
 from qsgd_core.schedule.record.history import Point, Spread
 from qsgd_core.training.folder.report import Hardware, Money, Report
 
@@ -117,9 +117,9 @@ def money_rows(money: Money, steps: int) -> list[tuple[str, str]]:
             each += f", {dollars(money.usd_per_refresh)} a refresh that was used"
         rows.append(("on average", each))
     elif money.jobs and money.qpu_s_per_step is not None:
-        each = f"{money.qpu_s_per_step:.3g} s of QPU time a step"
+        each = f"{qpu_seconds(money.qpu_s_per_step)} of QPU time a step"
         if money.qpu_s_per_refresh is not None:
-            each += f", {money.qpu_s_per_refresh:.3g} s a refresh that was used"
+            each += f", {qpu_seconds(money.qpu_s_per_refresh)} a refresh that was used"
         rows.append(("on average", each))
     rows += [("budget", _budget(share)) for share in money.budgets]
     if money.budgets:
@@ -203,7 +203,7 @@ def _in(unit: str, amount: float) -> str:
     """An amount of the record's units."""
     if unit == "usd":
         return dollars(amount)
-    return f"{amount:.3g} s" if unit == "qpu_s" else f"{amount:,.0f} shots"
+    return qpu_seconds(amount) if unit == "qpu_s" else f"{amount:,.0f} shots"
 
 
 def _histogram(console: Console, spread: Spread) -> None:
@@ -255,7 +255,7 @@ def _quantiles(spread: Spread, says: Callable[[float], str]) -> str:
 def _amounts(usd: float | None, qpu_s: float | None, shots: int | None) -> str:
     said = ["dollars unknown" if usd is None else dollars(usd)]
     if qpu_s is not None:
-        said.append(f"{qpu_s:.3g} s of QPU time")
+        said.append(f"{qpu_seconds(qpu_s)} of QPU time")
     if shots is not None:
         said.append(f"{shots:,} shots")
     return ", ".join(said)

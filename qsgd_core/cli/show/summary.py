@@ -11,7 +11,7 @@ from rich.text import Text
 
 from qsgd_core.cli.show.output import print_pairs
 from qsgd_core.cli.show.words import number, percent, provisional
-from qsgd_core.schedule.money import dollars
+from qsgd_core.schedule.money import dollars, qpu_seconds
 from qsgd_core.sources import SOURCES, SourceName
 from qsgd_core.training.folder.summary import Summary
 from qsgd_core.training.loop.rate import describe
@@ -98,7 +98,7 @@ def describe_spending(spending: Mapping[str, Any]) -> str:
     said = [f"{spending['jobs']} jobs", f"{spending['shots'] or 0:,} shots"]
     said.append("price unknown" if usd is None else dollars(usd))
     if qpu_s is not None:
-        said.append(f"{qpu_s:.1f} s of QPU time")
+        said.append(f"{qpu_seconds(qpu_s)} of QPU time")
     late = provisional(spending["provisional_usd"], spending["provisional_qpu_s"])
     return ", ".join(said) + late
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from qsgd_core.schedule.money import dollars
+from qsgd_core.schedule.money import dollars, qpu_seconds
 
 
 def number(value: float | None, form: str = ".4g") -> str:
@@ -35,13 +35,13 @@ def spoken(unit: str, amount: int) -> str:
     """An amount of the ledger's, rounded for the eye: ``$0.25``, ``12.3 s``, ``4,096 shots``."""
     if unit == "micro_usd":
         return dollars(amount / 1e6)
-    return f"{amount / 1e6:,.1f} s" if unit == "qpu_us" else f"{amount:,} shots"
+    return qpu_seconds(amount / 1e6) if unit == "qpu_us" else f"{amount:,} shots"
 
 
 def provisional(usd: float | None, qpu_s: float | None) -> str:
     """What of an amount is booked at the hold; empty where the vendor has stated everything."""
     said = [dollars(usd)] if usd else []
-    said += [f"{qpu_s:.3g} s of QPU time"] if qpu_s else []
+    said += [f"{qpu_seconds(qpu_s)} of QPU time"] if qpu_s else []
     if not said:
         return ""
     return f"; {' and '.join(said)} of it provisional, until the vendor says: qsgd jobs resume asks"

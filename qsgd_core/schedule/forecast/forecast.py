@@ -12,7 +12,7 @@ from qsgd_core.errors import BudgetError, BudgetExceededError
 from qsgd_core.jobs import Cost
 from qsgd_core.schedule.forecast.survey import JobQuote, Survey
 from qsgd_core.schedule.ledger.accounts import Cap
-from qsgd_core.schedule.money import UNITS, Amount, dollars, say
+from qsgd_core.schedule.money import UNITS, Amount, dollars, qpu_seconds, say
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,7 @@ def price_of(quotes: Sequence[JobQuote], *, share: float = 1.0) -> str | None:
     """What ``share`` refreshes are expected to cost, in words; None if nobody knows."""
     total = _total(quotes, share)
     said = [] if total.usd is None else [dollars(total.usd)]
-    said += [] if total.qpu_s is None else [f"{total.qpu_s:,.1f} s of QPU time"]
+    said += [] if total.qpu_s is None else [f"{qpu_seconds(total.qpu_s)} of QPU time"]
     return " and ".join(said) or None
 
 
@@ -318,16 +318,10 @@ _UNIT_NAMES = dict(zip(UNITS, ("shots", "dollars", "QPU seconds"), strict=True))
 
 def _total(quotes: Sequence[JobQuote], times: float) -> Cost:
     """Expected cost of all jobs; None where one is unknown."""
-
-    def add(amounts: list[float | None]) -> float | None:
-        known = [a for a in amounts if a is not None]
-        return round(times * sum(known), 6) if len(known) == len(amounts) else None
-
+    one = Cost.total(q.expected.times(q.count) for q in quotes).times(times)
     return Cost(
-        usd=add([None if q.expected.usd is None else q.count * q.expected.usd for q in quotes]),
-        qpu_s=add(
-            [None if q.expected.qpu_s is None else q.count * q.expected.qpu_s for q in quotes]
-        ),
+        usd=None if one.usd is None else round(one.usd, 6),
+        qpu_s=None if one.qpu_s is None else round(one.qpu_s, 6),
     )
 
 

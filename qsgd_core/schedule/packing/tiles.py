@@ -202,16 +202,12 @@ def cheaper(tiled: Sequence[Quote], plain: Sequence[Quote]) -> bool:
         tiled: quotes of all the jobs of one way to run a refresh.
         plain: those of another.
     """
+    totals = [Cost.total(q.worst for q in quotes) for quotes in (tiled, plain)]
     for unit in ("usd", "qpu_s", "shots"):
-        one, other = (_total([q.worst for q in quotes], unit) for quotes in (tiled, plain))
+        one, other = (getattr(total, unit) for total in totals)
         if one is not None and other is not None and one != other:
-            return one < other
+            return bool(one < other)
     return False
-
-
-def _total(costs: list[Cost], unit: str) -> float | None:
-    amounts = [getattr(cost, unit) for cost in costs]
-    return None if None in amounts else sum(amounts)
 
 
 def _as_they_are(work: Workload) -> tuple[Places, ...]:
