@@ -103,7 +103,7 @@ class ScheduledRunner:
     def _ask(self, work: Workload, *, shots: int | None, step: int) -> Sample:
         """On rank 0, which alone has a scheduler."""
         if self._scheduler is None:
-            self._scheduler = self._open(work, step)
+            self._scheduler = self._open(work, shots, step)
         every = None if self._every is None else at_step(self._every, step, "every")
         z, source = self._scheduler.expectations(work, step=step, shots=shots, every=every)
         return Sample(z, source)
@@ -113,6 +113,13 @@ class ScheduledRunner:
 
     def go_on_with(self, run_id: str | None, state: dict[str, Any] | None) -> None:
         """Be the run of a checkpoint: what it has paid for is there to be used."""
+        bought = state is not None and state["asked_at"] is not None
+        if self._named and bought and run_id not in (None, self.run_id):
+            raise ConfigError(
+                f"The checkpoint is of run {run_id!r}, and run={self.run_id!r} was asked for: what "
+                "one of them has had measured is not the other's. Leave run out to go on with "
+                f"{run_id!r}; for a run of its own from these weights, load the model's alone."
+            )
         self.close(finished=False)
         self._agreed, self._shared = False, None
         if run_id is not None and not self._named:
@@ -167,7 +174,9 @@ class ScheduledRunner:
         finally:
             reader.close()
 
-    def _require_the_same(self, ledger: Ledger, work: Workload, step: int) -> None:
+    def _require_the_same(
+        self, ledger: Ledger, work: Workload, shots: int | None, step: int
+    ) -> None:
         """A program that begins a run anew is served what was paid for only if it asks the same.
 
         Later refreshes of the run may differ a little: results arrive at other steps.
@@ -178,11 +187,11 @@ class ScheduledRunner:
         data = ledger.asked(tag(self.run_id, step, 0, 0))
         if data is None:
             return
-        asked = Ask.from_frame(Frame.decode(data)).work
-        if (error := not_the_same(asked, work, run=self.run_id, step=step)) is not None:
+        before = Ask.from_frame(Frame.decode(data))
+        if (error := not_the_same(before, work, shots=shots, run=self.run_id)) is not None:
             raise error
 
-    def _open(self, work: Workload, step: int) -> Scheduler:
+    def _open(self, work: Workload, shots: int | None, step: int) -> Scheduler:
         from qsgd_core.schedule.ledger.budgets import open_budget
         from qsgd_core.schedule.ledger.ledger import Ledger
         from qsgd_core.schedule.trainer.process import CourierProcess, log_of
@@ -200,7 +209,7 @@ class ScheduledRunner:
                 f"--backend {run.backend}. Nothing was bought."
             )
         if self._goes_on and self._state is None:
-            self._require_the_same(ledger, work, step)
+            self._require_the_same(ledger, work, shots, step)
         ledger.open_run(run.run_id, backend=run.backend, options=run.backend_options)
         record = Path(run.record or home / "records" / named_after(run.run_id, ".sqlite"))
         record.parent.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from qsgd_core.errors import ConfigError, ResultCorruptError
 from qsgd_core.schedule.paid_run import PaidRun
 from qsgd_core.sources import Rung
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Goes up when a kind or a field changes. Trainer and courier compare it when they meet."""
 
 _START = struct.Struct("<4sII")
@@ -192,6 +192,7 @@ class Open(Message, kind="open"):
         learned: steps whose refreshes the trainer has the answer to.
         waits: whether it stands still for results: then what was paid for ahead of ``step`` is
             left until it asks again.
+        waits_for_each: whether it does so for every result that it asks for.
         between: what stands in between refreshes: the twin, or the last result.
         run: what the run is.
         latest: the newest snapshot as a frame's bytes, uint8 (n,); None before the first.
@@ -201,6 +202,7 @@ class Open(Message, kind="open"):
     step: int
     learned: list[int]
     waits: bool
+    waits_for_each: bool
     between: Literal["twin", "hold"]
     run: PaidRun
     latest: Annotated[NDArray[np.uint8] | None, BESIDE] = None

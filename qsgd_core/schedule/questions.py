@@ -1,4 +1,4 @@
-"""Whether two workloads are the same question."""
+"""Whether what a run asks is what it asked before."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from qsgd_core.circuits import Workload
 from qsgd_core.errors import ConfigError
+from qsgd_core.schedule.messages import Ask
 
 SAME_RADIANS = 1e-6
 """Angles that differ by less are the same: no number of shots would tell them apart."""
@@ -22,36 +23,41 @@ def same_within(shots: int) -> float:
 
 
 def not_the_same(
-    before: Workload, now: Workload, *, run: str, step: int, radians: float | None = SAME_RADIANS
+    before: Ask,
+    work: Workload,
+    *,
+    shots: int | None,
+    run: str,
+    radians: float | None = SAME_RADIANS,
 ) -> ConfigError | None:
-    """Why what was measured for ``before`` is no answer to ``now``; None if it is one.
+    """Why what was measured for ``before`` is no answer to a question of now; None if it is one.
 
     Args:
         before: what the run asked at this step in an earlier life.
-        now: what it asks.
+        work: what it asks now.
+        shots: with how many a circuit; None: as many as the backend likes.
         run: its id.
-        step: of both.
-        radians: by which an angle may differ; None: the angles may be any.
+        radians: by which an angle may differ; None: angles and shots may be any.
     """
-    other = _difference(before, now, radians)
+    other = None
+    if _forms(before.work) != _forms(work):
+        other = "other circuits"
+    elif radians is not None and shots not in (None, before.shots):
+        other = f"the same circuits with another number of shots ({before.shots}, not {shots})"
+    elif radians is not None and not _near(before.work, work, radians):
+        other = "the same circuits at other angles"
     if other is None:
         return None
     return ConfigError(
-        f"Run {run!r} has had {other} measured at step {step} than are asked for now: its results "
-        "are not those of this program. Give it a run id of its own (or none), or go on from a "
-        f"checkpoint of {run!r}. Nothing was bought."
+        f"Run {run!r} has had {other} measured at step {before.step} than are asked for now: its "
+        "results are not those of this program. Give it a run id of its own (or none), or go on "
+        f"from a checkpoint of {run!r}. Nothing was bought."
     )
 
 
-def _difference(before: Workload, now: Workload, radians: float | None) -> str | None:
-    if _forms(before) != _forms(now):
-        return "other circuits"
-    if radians is None:
-        return None
+def _near(before: Workload, now: Workload, radians: float) -> bool:
     pairs = zip(before.batches, now.batches, strict=True)
-    if all(np.allclose(a.angles, b.angles, rtol=0, atol=radians) for a, b in pairs):
-        return None
-    return "the same circuits at other angles"
+    return all(np.allclose(a.angles, b.angles, rtol=0, atol=radians) for a, b in pairs)
 
 
 def _forms(work: Workload) -> list[tuple[object, ...]]:

@@ -43,7 +43,7 @@ class Training:
         self.params = [torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Parameter(torch.randn(5))]
         self.events: list[Event] = []
         self.opt = qsgd.QSGD(
-            self.params, lr=0.01, shots=8, observers=[self.events.append], **options
+            self.params, lr=0.01, observers=[self.events.append], **{"shots": 8, **options}
         )
 
     def step(self, step: int) -> None:
@@ -289,3 +289,38 @@ def test_a_later_step_at_other_angles_is_not_served_what_was_measured_before(sol
         again.go([1])
     assert len(sold()) == before
     again.close(finished=False)
+
+
+def test_another_number_of_shots_is_not_served_what_was_measured_with_few(sold):
+    Training(run="mine", policy="sync", every=1, shots=8).go(range(1)).close(finished=False)
+    before = len(sold())
+    with pytest.raises(ConfigError, match=r"another number of shots \(8, not 16\)"):
+        Training(run="mine", policy="sync", every=1, shots=16).go(range(1))
+    assert len(sold()) == before
+
+
+def test_a_run_that_held_goes_on_from_its_start_and_uses_what_it_paid_for_at_other_angles(sold):
+    """Killed before its first checkpoint: results came at other steps, so the angles differ."""
+    asked = {"run": "mine", "policy": "hold", "every": 2, "schedule": {"twin_every": 1}}
+    Training(**asked).go(range(4)).close(finished=False)
+    again = Training(**asked).go(range(1))
+    with torch.no_grad():
+        again.params[0].add_(0.3)
+    again.go(range(1, 4))
+    failed = [e for e in again.events if isinstance(e, ScheduleChanged) and e.what == "failed"]
+    again.close(finished=False)
+    assert failed == []
+    assert len(sold()) <= 2  # steps 0 and 2, once each
+
+
+def test_a_checkpoint_of_one_run_is_not_loaded_under_the_id_of_another(sold):
+    asked = {"policy": "hold", "every": 2, "schedule": {"twin_every": 1}}
+    other = Training(run="other", **asked).go(range(3))
+    saved = copy.deepcopy(other.opt.state_dict())
+    other.close(finished=False)
+    mine = Training(run="mine", **asked).go(range(1))
+    before = len(sold())
+    with pytest.raises(ConfigError, match="checkpoint is of run 'other', and run='mine' was asked"):
+        mine.opt.load_state_dict(saved)
+    mine.close(finished=False)
+    assert len(sold()) == before

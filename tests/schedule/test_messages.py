@@ -56,7 +56,7 @@ RUNS = st.builds(
 )  # fmt: skip
 SAID = st.one_of(
     st.builds(
-        m.Open, st.just(PROTOCOL), COUNT, st.lists(COUNT), st.booleans(),
+        m.Open, st.just(PROTOCOL), COUNT, st.lists(COUNT), st.booleans(), st.booleans(),
         st.sampled_from(["twin", "hold"]), RUNS, maybe(BYTES),
     ),
     st.builds(m.QuoteAsked, works(), maybe(COUNT)),

@@ -197,10 +197,9 @@ class Desk:
         elif (before := self._asked_before(ask.step)) is None:
             self._pend(ask, again=False)
         else:
-            within = same_within(ask.shots) if self._trainer.waits else None
-            error = not_the_same(
-                before.work, ask.work, run=self._run, step=ask.step, radians=within
-            )
+            first = self._trainer.waits and not self._learned
+            within = same_within(ask.shots) if first or self._trainer.waits_for_each else None
+            error = not_the_same(before, ask.work, shots=ask.shots, run=self._run, radians=within)
             if error is None:
                 self._pend(before, again=True)
             else:

@@ -443,6 +443,7 @@ class Scheduler:
             step=self._step,
             learned=self._learned,
             waits=self._waits(),
+            waits_for_each=self._waits_always,
             between=self._policy.between,
             run=self._run,
             latest=None if latest is None else _bytes(latest.to_frame()),
