@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.metadata import Distribution, EntryPoint, EntryPoints
 from pathlib import Path
+from typing import Any
 
 _read_points = Distribution.entry_points.fget  # type: ignore[attr-defined]
 """As the standard library has it, whatever :func:`tolerate_damage` does."""
@@ -87,7 +88,7 @@ def damaged() -> list[Damaged]:
         found
         for each in _distributions(leftovers=True)
         if (found := _unreadable(each) or _incomplete(each))
-    ]
+    ] + list(_hidden())
 
 
 def unreadable() -> list[Damaged]:
@@ -105,10 +106,33 @@ def _unreadable(distribution: Distribution) -> Damaged | None:
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         problem = f"the entry points of {where} cannot be read ({said}). {AGAIN}"
         return Damaged(name_of(distribution), problem, text or "")
-    if text is None and where and Path(where, POINTS).exists():  # the library passes over it
+    if text is None and where and _is_there(where):  # the library passes over it
         problem = f"{where}/{POINTS} cannot be read. Give it to its readers. {AGAIN}"
         return Damaged(name_of(distribution), problem, "")
     return None
+
+
+def _is_there(where: Any) -> bool:
+    """Whether a distribution, in a folder or in a zip, has a file of entry points."""
+    try:
+        return bool(where.joinpath(POINTS).exists())
+    except OSError:  # a folder that may not be looked into: nobody can tell
+        return True
+
+
+def _hidden() -> Iterator[Damaged]:
+    """Plugins of which another version comes later on the path, where nobody sees it."""
+    first: dict[str, Distribution] = {}
+    for each in metadata.distributions():
+        name, where = normalise(_of_folder(each)[0]), getattr(each, "_path", "")
+        seen = first.setdefault(name, each)
+        own, other = version_of(seen), version_of(each)
+        if own != other and any(p.group == "qsgd" for p in _readable_points(seen)):
+            problem = (
+                f"version {own} of {getattr(seen, '_path', '')} is used, and hides version "
+                f"{other} in {where}. Uninstall one of them."
+            )
+            yield Damaged(name_of(seen), problem, None)
 
 
 def _incomplete(distribution: Distribution) -> Damaged | None:

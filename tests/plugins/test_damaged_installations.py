@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,9 +34,9 @@ def dist(site: Path, folder: str, **files: str | bytes) -> Path:
     return path
 
 
-def look(site: Path) -> tuple[str, str]:
+def look(site: Path, *more: Path) -> tuple[str, str]:
     """What is printed with ``site`` on the path: by doctor and plugins, and of qsgd-good."""
-    paths = os.pathsep.join([str(site), str(GOOD)])
+    paths = os.pathsep.join(map(str, [site, *more, GOOD]))
     done = subprocess.run(
         [sys.executable, "-c", LOOK],
         cwd=site,
@@ -121,3 +122,16 @@ def test_a_damaged_plugin_is_loaded_if_that_can_be_or_says_why_not(
     said, good_is = look(tmp_path)
     assert good_is.endswith(becomes)
     assert "qsgd_good-1.0.dist-info" in said
+
+
+def test_strangers_in_a_zip_are_in_nobodys_way_and_a_hidden_version_of_a_plugin_is_named(tmp_path):
+    good(tmp_path)
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as zipped:
+        zipped.writestr("plain-1.0.dist-info/METADATA", META.format("plain"))
+        newer = META.format("qsgd-good").replace("1.0", "2.0")
+        zipped.writestr("qsgd_good-2.0.dist-info/METADATA", newer)
+    text, ended = look(tmp_path, tmp_path / "more.zip")
+    assert ended == "0 0 [['loaded', '1.0']]"
+    assert "version 1.0 of" in text
+    assert "is used, and hides version" in text
+    assert "plain" not in text
