@@ -260,8 +260,8 @@ def _wait(moment: Moment, bystander: Bystander, trainer: Trainer, draw: random.R
 
 def look_once(url: str, *, env: Mapping[str, str]) -> None:
     """A courier that submits nothing: it recovers and collects what there is, and ends."""
-    config = json.dumps({"ledger": url, "run": RUN, "once": True})
-    words, said = command(COURIER_MODULE), f"{config}\n"
+    told = {"ledger": url, "ledger_id": None, "seen": None, "run": RUN, "once": True}
+    words, said = command(COURIER_MODULE), f"{json.dumps(told)}\n"
     subprocess.run(words, input=said, env=dict(env), text=True, check=True, timeout=PATIENCE_S)
 
 
