@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
@@ -523,6 +523,8 @@ def test_the_update_is_the_textbook_s():
 
 @settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1))
+@example(57215)
+@example(2865)
 def test_a_belief_within_limits_is_the_nearest_that_is_possible(seed):
     rng = np.random.default_rng(seed)
     size = int(rng.integers(1, 25))
@@ -537,9 +539,12 @@ def test_a_belief_within_limits_is_the_nearest_that_is_possible(seed):
     # Karush-Kuhn-Tucker: downhill leads out of what is possible, or nowhere.
     uphill = np.linalg.solve(belief.covariance, found.mean - belief.mean)
     at_least, at_most = found.mean < least + 1e-9, found.mean > most - 1e-9
-    np.testing.assert_allclose(uphill[~(at_least | at_most)], 0.0, atol=1e-6)
-    assert (uphill[at_least] > -1e-6).all()
-    assert (uphill[at_most] < 1e-6).all()
+    # Rounding is of the size of what is multiplied: covariances may be all but singular.
+    size_of = np.linalg.norm(np.linalg.inv(belief.covariance), 2)
+    nothing = 1e-12 * max(size_of * float(np.linalg.norm(found.mean - belief.mean)), 1.0)
+    np.testing.assert_allclose(uphill[~(at_least | at_most)], 0.0, atol=nothing)
+    assert (uphill[at_least] > -nothing).all()
+    assert (uphill[at_most] < nothing).all()
 
 
 # --- bad input ------------------------------------------------------------------------------------
