@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from qsgd_core.errors import ResultCorruptError
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qsgd_core.circuits import CircuitBatch, Workload, ZString
+
+Number = TypeVar("Number", int, float)
 
 
 class JobState(StrEnum):
@@ -91,14 +93,10 @@ class Cost:
     def total(cls, costs: Iterable[Cost]) -> Cost:
         """All together; what is unknown of one is unknown of all."""
         each = list(costs)
-
-        def add(amounts: list[Any]) -> Any:
-            return None if None in amounts else sum(amounts)
-
         return cls(
-            add([cost.usd for cost in each]),
-            add([cost.qpu_s for cost in each]),
-            add([cost.shots for cost in each]),
+            usd=sum_known(cost.usd for cost in each),
+            qpu_s=sum_known(cost.qpu_s for cost in each),
+            shots=sum_known(cost.shots for cost in each),
         )
 
     def times(self, n: float) -> Cost:
@@ -108,6 +106,13 @@ class Cost:
             None if self.qpu_s is None else n * self.qpu_s,
             None if self.shots is None else math.ceil(n * self.shots),
         )
+
+
+def sum_known(amounts: Iterable[Number | None]) -> Number | None:
+    """The sum; None, which is unknown, if one of them is."""
+    each = list(amounts)
+    known = [amount for amount in each if amount is not None]
+    return cast("Number", sum(known)) if len(known) == len(each) else None
 
 
 def merged(first: Cost | None, second: Cost | None) -> Cost | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from qsgd_core.errors import ConfigError
-from qsgd_core.jobs import Cost
+from qsgd_core.jobs import Cost, sum_known
 
 UNITS = ("shots", "micro_usd", "qpu_us")
 
@@ -41,11 +41,7 @@ class Amount:
     def total(cls, amounts: Iterable[Amount]) -> Amount:
         """All together; what is unknown of one is unknown of all."""
         each = list(amounts)
-        sums: dict[str, int | None] = {}
-        for unit in UNITS:
-            known = [value for amount in each if (value := amount.of(unit)) is not None]
-            sums[unit] = sum(known) if len(known) == len(each) else None
-        return cls(**sums)
+        return cls(**{unit: sum_known(amount.of(unit) for amount in each) for unit in UNITS})
 
     @classmethod
     def from_cost(cls, cost: Cost | None) -> Amount:
@@ -160,6 +156,13 @@ def dollars(amount: float) -> str:
 def qpu_seconds(seconds: float) -> str:
     """``12.3 s``; below ten seconds three digits, however little: ``0.0042 s``."""
     return f"{seconds:,.1f} s" if seconds >= 10 else f"{seconds:.3g} s"
+
+
+def say_cost(usd: float | None, qpu_s: float | None) -> str | None:
+    """``$0.25 and 12.3 s of QPU time``, without what is unknown; None if both are."""
+    said = [] if usd is None else [dollars(usd)]
+    said += [] if qpu_s is None else [f"{qpu_seconds(qpu_s)} of QPU time"]
+    return " and ".join(said) or None
 
 
 def _integer(value: float | None, scale: float) -> int | None:

@@ -14,7 +14,7 @@ from qsgd_core.backend import Backend
 from qsgd_core.capabilities import Capabilities
 from qsgd_core.circuits import Workload
 from qsgd_core.errors import BackendError, ConfigError, JobNotDoneError, TransientError, may_exist
-from qsgd_core.jobs import Cost, JobHandle, JobState, JobStatus, Limit, Quote, Result
+from qsgd_core.jobs import Cost, JobHandle, JobState, JobStatus, Limit, Quote, Result, sum_known
 from qsgd_core.seeds import derive_seed
 from qsgd_core.testing.measuring import choose_shots
 from qsgd_core.testing.probes import Batches, build, pack, workload
@@ -84,15 +84,13 @@ class PlanPrice:
 
     @property
     def usd(self) -> float | None:
-        return total_usd(quote.worst for quote in self.quotes)
+        return Cost.total(quote.worst for quote in self.quotes).usd
 
     def __str__(self) -> str:
         def shown(costs: Iterable[Cost]) -> str:
-            costs = list(costs)
-            usd = total_usd(costs)
-            qpu = [c.qpu_s for c in costs]
-            seconds = "" if None in qpu else f", {sum(q or 0 for q in qpu):.1f} s of QPU time"
-            return ("an unknown price" if usd is None else f"${usd:.2f}") + seconds
+            total = Cost.total(costs)
+            seconds = "" if total.qpu_s is None else f", {total.qpu_s:.1f} s of QPU time"
+            return ("an unknown price" if total.usd is None else f"${total.usd:.2f}") + seconds
 
         first = self.quotes[0]
         dated = f" ({first.effective_date})" if first.effective_date else ""
@@ -101,12 +99,6 @@ class PlanPrice:
             f"{shown(q.worst for q in self.quotes)} at worst; source: "
             f"{first.source or 'none given'}{dated}"
         )
-
-
-def total_usd(costs: Iterable[Cost | None]) -> float | None:
-    """Sum of US dollars; None when one of them is unknown."""
-    amounts = [None if cost is None else cost.usd for cost in costs]
-    return None if None in amounts else sum(amount or 0.0 for amount in amounts)
 
 
 def price(backend: Backend, plan: JobPlan) -> PlanPrice:
@@ -263,8 +255,9 @@ class JobSender:
 
     def spent(self) -> float | None:
         """US dollars billed so far; None when a bill does not say."""
-        costs = [job.billed for job in self.sent]
-        return total_usd([*costs, *map(self.backend.billed, self.made_by_failures)])
+        bills = [job.billed for job in self.sent]
+        bills += map(self.backend.billed, self.made_by_failures)
+        return sum_known(None if bill is None else bill.usd for bill in bills)
 
 
 def seed_of(what: str) -> int:

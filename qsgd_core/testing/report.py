@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 import pytest
 
+from qsgd_core.jobs import sum_known
 from qsgd_core.testing.standard import hint
 
 Verdict: TypeAlias = Literal["passed", "failed", "skipped"]
@@ -113,7 +114,7 @@ class Collector:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Add up the bills."""
         bills = session.config.stash.get(COST, [])
-        self.report.cost_usd = None if None in bills else sum(bill or 0.0 for bill in bills)
+        self.report.cost_usd = sum_known(bills)
 
 
 def _reason(report: pytest.TestReport) -> str:

@@ -13,6 +13,7 @@ from qsgd_core.cli.options import Debug, Json
 from qsgd_core.cli.show.output import print_json, print_table, quiet_stdout
 from qsgd_core.errors import ConfigError, UnknownBackendError, UnknownNameError
 from qsgd_core.installed import normalise
+from qsgd_core.jobs import sum_known
 from qsgd_core.plugins.registry import Registry, default_registry, parse_options
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _progress(name: str) -> Iterator[Callable[[str], object]]:
 
 
 def _record(name: str, reports: list[ConformanceReport]) -> dict[str, Any]:
-    costs = [report.cost_usd for report in reports]
+    cost = sum_known(report.cost_usd for report in reports)
     return {
         "name": name,
         "passed": sum(len(report.of("passed")) for report in reports),
@@ -144,7 +145,7 @@ def _record(name: str, reports: list[ConformanceReport]) -> dict[str, Any]:
             for report in reports
             for o in report.of("failed")
         ],
-        "cost_usd": None if None in costs else round(sum(c or 0.0 for c in costs), 6),
+        "cost_usd": None if cost is None else round(cost, 6),
     }
 
 

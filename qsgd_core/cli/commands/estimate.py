@@ -27,7 +27,7 @@ from qsgd_core.cli.show.output import print_json, print_pairs, quiet_stdout
 from qsgd_core.cli.show.words import duration
 from qsgd_core.errors import ConfigError
 from qsgd_core.plugins.options import parse_options
-from qsgd_core.schedule.money import BudgetAsked, dollars, qpu_seconds
+from qsgd_core.schedule.money import BudgetAsked, dollars, qpu_seconds, say_cost
 from qsgd_core.settings import load_settings
 
 if TYPE_CHECKING:
@@ -193,11 +193,7 @@ def _paid_rows(found: Forecast) -> list[tuple[str, str]]:
 
 def price_of_one(found: Forecast) -> str:
     """What one refresh is expected to cost, in words."""
-    said = [] if found.refresh_usd is None else [dollars(found.refresh_usd)]
-    said += (
-        [] if found.refresh_qpu_s is None else [f"{qpu_seconds(found.refresh_qpu_s)} of QPU time"]
-    )
-    return " and ".join(said) or "price unknown"
+    return say_cost(found.refresh_usd, found.refresh_qpu_s) or "price unknown"
 
 
 def _waiting(found: Forecast) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from qsgd_core.schedule.money import dollars, qpu_seconds
+from qsgd_core.schedule.money import dollars, qpu_seconds, say_cost
 
 
 def number(value: float | None, form: str = ".4g") -> str:
@@ -40,11 +40,10 @@ def spoken(unit: str, amount: int) -> str:
 
 def provisional(usd: float | None, qpu_s: float | None) -> str:
     """What of an amount is booked at the hold; empty where the vendor has stated everything."""
-    said = [dollars(usd)] if usd else []
-    said += [f"{qpu_seconds(qpu_s)} of QPU time"] if qpu_s else []
-    if not said:
+    said = say_cost(usd or None, qpu_s or None)
+    if said is None:
         return ""
-    return f"; {' and '.join(said)} of it provisional, until the vendor says: qsgd jobs resume asks"
+    return f"; {said} of it provisional, until the vendor says: qsgd jobs resume asks"
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from qsgd_core.errors import BudgetError, BudgetExceededError
 from qsgd_core.jobs import Cost
 from qsgd_core.schedule.forecast.survey import JobQuote, Survey
 from qsgd_core.schedule.ledger.accounts import Cap
-from qsgd_core.schedule.money import UNITS, Amount, dollars, qpu_seconds, say
+from qsgd_core.schedule.money import UNITS, Amount, say, say_cost
 
 
 @dataclass(frozen=True)
@@ -307,9 +307,7 @@ def _under(cap: Cap, quotes: Sequence[JobQuote], backend: str) -> Pace:
 def price_of(quotes: Sequence[JobQuote], *, share: float = 1.0) -> str | None:
     """What ``share`` refreshes are expected to cost, in words; None if nobody knows."""
     total = _total(quotes, share)
-    said = [] if total.usd is None else [dollars(total.usd)]
-    said += [] if total.qpu_s is None else [f"{qpu_seconds(total.qpu_s)} of QPU time"]
-    return " and ".join(said) or None
+    return say_cost(total.usd, total.qpu_s)
 
 
 _UNLIMITED = 10**9
