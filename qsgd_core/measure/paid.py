@@ -181,15 +181,13 @@ class ScheduledRunner:
 
         Later refreshes of the run may differ a little: results arrive at other steps.
         """
-        from qsgd_core.schedule.courier.refreshes import tag
-        from qsgd_core.schedule.messages import Ask, Frame
+        from qsgd_core.schedule.courier.refreshes import asked_before
 
-        data = ledger.asked(tag(self.run_id, step, 0, 0))
-        if data is None:
-            return
-        before = Ask.from_frame(Frame.decode(data))
-        if (error := not_the_same(before, work, shots=shots, run=self.run_id)) is not None:
-            raise error
+        before = asked_before(ledger, self.run_id, step)
+        if before is not None:
+            error = not_the_same(before, work, shots=shots, run=self.run_id)
+            if error is not None:
+                raise error
 
     def _open(self, work: Workload, shots: int | None, step: int) -> Scheduler:
         from qsgd_core.schedule.ledger.budgets import open_budget

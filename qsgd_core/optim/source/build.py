@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from qsgd_core.measure.ranks import Ranks
 from qsgd_core.measure.recording import RecordedRunner, Recording
 from qsgd_core.measure.replay import Replay
 from qsgd_core.measure.runner import SimulatorRunner
-from qsgd_core.optim.config import TermConfig, read_options, require_circuit
+from qsgd_core.optim.config import SourceSettings, TermConfig, read_options, require_circuit
 from qsgd_core.optim.source.answers import Answers
 from qsgd_core.optim.source.life import Life, Lives, PaidLife, RecordedLife, ReplayedLife
 from qsgd_core.optim.source.modulation import Circuits, Classical, ClosedForm, Source
@@ -109,7 +109,7 @@ def _chosen(
     names = (name_of(asked), choice.distribution, choice.version)
     origin = Origin(*names, name_of(config.perturbation), config.depth)
     if choice.spec.kind == "backend":
-        return _paid(config, registry, seed, origin, options, perturbation, shots), origin
+        return _paid(config, registry, seed, origin, chosen, perturbation), origin
     simulator = registry.make_backend(asked, options)
     if not isinstance(simulator, Simulator):
         raise ConfigError(f"{asked!r} is registered as a simulator and is not one.")
@@ -154,19 +154,17 @@ def _repeated(
     return _matched(config, registry, seed, perturbation, repeated), origin
 
 
-def _header(
-    config: TermConfig, origin: Origin, seed: RunSeed, source: Source | None = None
-) -> dict[str, Any]:
+def _header(config: TermConfig, origin: Origin, seed: RunSeed, source: Source) -> dict[str, Any]:
     """What a record says of a run; ``kind`` is what a replay needs, see :class:`.Replay`.
 
     Args:
         config: what was asked for.
         origin: what was chosen.
         seed: what is drawn from.
-        source: what came of it; None: a paid run.
+        source: what came of it.
     """
     kind = "backend"
-    if source is not None and source.paid is None:
+    if source.paid is None:
         kind = "recomputed" if source.cheap else "simulator"
     return {
         "kind": kind,
@@ -230,9 +228,8 @@ def _paid(
     registry: Registry,
     seed: RunSeed,
     origin: Origin,
-    options: Mapping[str, Any] | None,
+    chosen: SourceSettings,
     perturbation: Perturbation | ClassicalPerturbation,
-    shots: Count | None,
 ) -> Source:
     """A queued service: refuse what would waste money; open nothing yet."""
     name = origin.backend
@@ -242,8 +239,7 @@ def _paid(
             "is an object. Register it in a distribution (qsgd new writes one) and name it."
         )
     perturbation = require_circuit(perturbation, origin.perturbation, name)
-    settings = registry.settings
-    chosen = config.source_settings(settings)
+    settings, shots = registry.settings, chosen.shots
     policy = registry.make_policy(chosen.policy)
     if policy.measures and config.every is None and config.total_steps is None:
         raise ConfigError(
@@ -256,7 +252,7 @@ def _paid(
     run = PaidRun(
         run_id=config.run or new_run_id(),
         backend=name,
-        backend_options=dict(registry.backend_options(name, options)),
+        backend_options=dict(registry.backend_options(name, chosen.backend_options)),
         policy=name_of(chosen.policy),
         wait=chosen.wait,
         every=None if callable(config.every) else config.every,

@@ -22,7 +22,7 @@ from qsgd_core.circuits import Workload
 from qsgd_core.errors import QSGDError, ResultCorruptError
 from qsgd_core.jobs import Quote
 from qsgd_core.schedule.courier.courier import Courier
-from qsgd_core.schedule.courier.refreshes import Refresh, tag
+from qsgd_core.schedule.courier.refreshes import Refresh, asked_before, tag
 from qsgd_core.schedule.courier.teacher import Teacher
 from qsgd_core.schedule.failures import may_work_later, pack_error, say_error
 from qsgd_core.schedule.ledger.accounts import Cap
@@ -312,12 +312,10 @@ class Desk:
 
     def _asked_before(self, step: int) -> Ask | None:
         """The refresh of this step that an earlier life of the run has put on the ledger."""
-        name = tag(self._run, step, 0, 0)
-        data = self._ledger.asked(name)
-        if data is None:
-            return None
-        self._earlier[step] = self._ledger.job(name).created_at
-        return Ask.from_frame(Frame.decode(data))
+        found = asked_before(self._ledger, self._run, step)
+        if found is not None:
+            self._earlier[step] = self._ledger.job(tag(self._run, step, 0, 0)).created_at
+        return found
 
     def _pend(self, ask: Ask, *, again: bool) -> None:
         try:

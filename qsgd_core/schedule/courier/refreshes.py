@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from qsgd_core.capabilities import Capabilities
 from qsgd_core.circuits import Workload
 from qsgd_core.jobs import Result
-from qsgd_core.schedule.messages import Ask
+from qsgd_core.schedule.ledger.ledger import Ledger
+from qsgd_core.schedule.messages import Ask, Frame
 from qsgd_core.schedule.packing.pieces import Piece, divide, gather, sites_in_turns
 from qsgd_core.schedule.packing.tiles import pack
 from qsgd_core.schedule.packing.turns import rotation, scatter, take
@@ -97,3 +98,9 @@ def tag(run: str, step: int, part: int, attempt: int) -> str:
     """The name of one job: the same whoever asks, after whatever crash."""
     key = json.dumps([run, step, part, attempt])
     return "qsgd-" + hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def asked_before(ledger: Ledger, run: str, step: int) -> Ask | None:
+    """The question of a step as the ledger has it, from whichever life of the run; None: none."""
+    data = ledger.asked(tag(run, step, 0, 0))
+    return None if data is None else Ask.from_frame(Frame.decode(data))
