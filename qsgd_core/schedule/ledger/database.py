@@ -104,11 +104,9 @@ class Database:
                 f"this version reads {schema.VERSION}). Upgrade qsgd-core, or set "
                 "QSGD_LEDGER to another."
             )
-        if not self.id:
-            with self._reading() as db:
-                self.id = schema.ledger_id(db)
-        with self.read():  # it is the one that is to be there, and its newest write is known
-            pass
+        with self._reading() as db:  # it is the one that is to be there
+            self.id = self.id or schema.ledger_id(db)
+            self.seen = writes.newest(db, self.id, seen, shown=self._shown)
 
     @property
     def url(self) -> str:
