@@ -124,13 +124,14 @@ def _hidden() -> Iterator[Damaged]:
     """Plugins of which another version comes later on the path, where nobody sees it."""
     first: dict[str, Distribution] = {}
     for each in metadata.distributions():
-        name, where = normalise(_of_folder(each)[0]), getattr(each, "_path", "")
-        seen = first.setdefault(name, each)
+        seen = first.setdefault(normalise(_of_folder(each)[0]), each)
+        if seen is each or not any(p.group == "qsgd" for p in _readable_points(seen)):
+            continue
         own, other = version_of(seen), version_of(each)
-        if own != other and any(p.group == "qsgd" for p in _readable_points(seen)):
+        if own != other:
             problem = (
                 f"version {own} of {getattr(seen, '_path', '')} is used, and hides version "
-                f"{other} in {where}. Uninstall one of them."
+                f"{other} in {getattr(each, '_path', '')}. Uninstall one of them."
             )
             yield Damaged(name_of(seen), problem, None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -16,9 +16,6 @@ from qsgd_core.optim.has_term import HasTerm
 from qsgd_core.optim.qsgd import QSGD
 from qsgd_core.task import TaskDefaults
 from qsgd_core.training.config import SETTINGS, TrainConfig
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ from qsgd_core.errors import ConfigError
 from qsgd_core.settings import load_settings
 
 if TYPE_CHECKING:
+    from qsgd_core.schedule.ledger.accounts import Cap
     from qsgd_core.schedule.ledger.ledger import Ledger
 
 budget = typer.Typer(no_args_is_help=True)
@@ -92,12 +92,15 @@ def _records(ledger: Ledger, name: str | None) -> list[dict[str, Any]]:
 
     Of what is spent, ``provisional`` is booked at the hold: the vendor has not said yet.
     """
-    late: Counter[tuple[str, str]] = Counter()
-    for job in ledger.unstated():
-        for unit in job.unstated:
-            late[job.budget, unit] += job.provisional.of(unit) or 0
+    from qsgd_core.schedule.money import Amount
+
+    late = ledger.unstated()
+
+    def provisional(cap: Cap) -> int | None:
+        return Amount.total(j.provisional for j in late if j.budget == cap.budget).of(cap.unit)
+
     return [
-        asdict(cap) | {"provisional": late[cap.budget, cap.unit], "left": cap.left}
+        asdict(cap) | {"provisional": provisional(cap), "left": cap.left}
         for cap in ledger.caps(name)
     ]
 

@@ -11,13 +11,12 @@ A name without ``@λ`` is an optimizer of torch.optim without a term: a baseline
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from qsgd_core.errors import ConfigError
+from qsgd_core.errors import ConfigError, nearest
 from qsgd_core.isolate import name_of
 from qsgd_core.perturbation import ClassicalPerturbation
 from qsgd_core.plugins.options import parse_options
@@ -253,7 +252,7 @@ def _unknown(
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word.lower(), list(known), n=3)
+    close = nearest(word, known, 3)
     return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
