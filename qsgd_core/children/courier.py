@@ -14,7 +14,7 @@ import select
 import sys
 
 from qsgd_core.backend import Backend
-from qsgd_core.children.service import make_service
+from qsgd_core.children.service import make_service, pin
 from qsgd_core.errors import (
     BackendError,
     BackendGoneError,
@@ -106,38 +106,31 @@ def _serve(ledger: Ledger, name: str, parent: Parent, *, once: bool) -> None:
 
 
 def _look(ledger: Ledger, run: Run) -> Backend:
-    """The first look at the service: pins the run to a device and notes what it can do.
-
-    ``resolve`` is what makes capabilities live, so it is called on the backend that is kept.
-    """
-    backend = open_backend(run)
-    logging.getLogger(type(backend).__module__.partition(".")[0]).setLevel(logging.INFO)
+    """The first look at the service: pins the run to a device and notes what it can do."""
     try:
-        pinned = backend.resolve()
+        backend = pin(run.pinned or run.backend, lambda name: open_backend(run, name))
     except BackendGoneError as error:
         if run.pinned is None or run.capabilities is None:
             raise
         # What has been paid for on a device that is gone by now can still be collected.
         logger.warning("%s What was sent to it before is collected all the same.", error)
         ledger.looked(run.run, pinned=run.pinned, capabilities=run.capabilities)
-        return backend
-    if pinned != backend.name:
-        backend = open_backend(dataclasses.replace(run, pinned=pinned))
-        backend.resolve()
+        return open_backend(run, run.pinned)
     capabilities = dataclasses.asdict(backend.capabilities)
     capabilities["gates"] = sorted(capabilities["gates"])
-    ledger.looked(run.run, pinned=pinned, capabilities=json.dumps(capabilities))
+    ledger.looked(run.run, pinned=backend.name, capabilities=json.dumps(capabilities))
     return backend
 
 
-def open_backend(run: Run) -> Backend:
-    """The run's backend, by its pinned name where there is one.
+def open_backend(run: Run, name: str) -> Backend:
+    """The run's backend by a name of it; its adapter logs at INFO from now on.
 
     Raises:
         ConfigError: the name is not a queued service.
     """
-    name = run.pinned or run.backend
-    return make_service(name, json.loads(run.options), simulator="it needs no courier")
+    backend = make_service(name, json.loads(run.options), simulator="it needs no courier")
+    logging.getLogger(type(backend).__module__.partition(".")[0]).setLevel(logging.INFO)
+    return backend
 
 
 class Parent:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from qsgd_core.backend import Backend
@@ -24,4 +24,19 @@ def make_service(name: str, options: Mapping[str, Any], *, simulator: str) -> Ba
     backend = default_registry().make_backend(name, options or None)
     if not isinstance(backend, Backend):
         raise ConfigError(f"{name!r} is a simulator; {simulator}.")
+    return backend
+
+
+def pin(name: str, make: Callable[[str], Backend]) -> Backend:
+    """The service on the device that the name means now: ``resolve`` makes capabilities live.
+
+    Args:
+        name: of a backend or of a device.
+        make: a name to a backend that nothing has been asked of.
+    """
+    backend = make(name)
+    pinned = backend.resolve()
+    if pinned != backend.name:
+        backend = make(pinned)
+        backend.resolve()
     return backend

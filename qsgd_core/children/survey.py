@@ -9,7 +9,7 @@ from typing import Any
 
 from qsgd_core.backend import Backend
 from qsgd_core.children.question import answered, serve
-from qsgd_core.children.service import make_service
+from qsgd_core.children.service import make_service, pin
 from qsgd_core.circuits import Workload
 from qsgd_core.errors import BackendError
 from qsgd_core.jobs import NoiseSnapshot
@@ -28,7 +28,10 @@ def answer(question: str) -> str:
 
 def look(asked: Mapping[str, Any]) -> Survey:
     """What the service says of the jobs that one refresh makes."""
-    backend = _open(asked["backend"], asked["options"])
+    backend = pin(
+        asked["backend"],
+        lambda name: make_service(name, asked["options"], simulator="it costs nothing"),
+    )
     work = unpack_workload(base64.b64decode(asked["work"]))
     way = best_way(backend, work, shots=asked["shots"], tiles=asked["tiles"])
     packed = pack(work, tiles=way.tiles)
@@ -43,16 +46,6 @@ def look(asked: Mapping[str, Any]) -> Survey:
         errors=expected_errors(work, snapshot, shots=way.shots, sites=packed.sites),
         account=backend.account(),
     )
-
-
-def _open(name: str, options: Mapping[str, Any]) -> Backend:
-    """The service, pinned to the device that the name means now."""
-    backend = make_service(name, options, simulator="it costs nothing")
-    pinned = backend.resolve()
-    if pinned != backend.name:
-        backend = make_service(pinned, options, simulator="it costs nothing")
-        backend.resolve()
-    return backend
 
 
 def _grouped(way: Way) -> tuple[JobQuote, ...]:

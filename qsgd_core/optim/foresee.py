@@ -19,11 +19,10 @@ from qsgd_core.plugins.registry import Registry
 from qsgd_core.prices import find_price
 from qsgd_core.schedule.forecast.forecast import Forecast, Queue, forecast, free, price_of
 from qsgd_core.schedule.forecast.survey import Survey, survey
-from qsgd_core.schedule.ledger.accounts import Cap
 from qsgd_core.schedule.ledger.budgets import DEFAULT_LIMITS, named_caps
 from qsgd_core.schedule.ledger.database import ledger_exists
 from qsgd_core.schedule.ledger.ledger import Ledger
-from qsgd_core.schedule.money import BudgetAsked
+from qsgd_core.schedule.money import BudgetAsked, Cap
 from qsgd_core.schedule.packing.turns import MAX_BLOCKS, require_affordable_size, rotation, take
 from qsgd_core.settings import Settings
 

@@ -12,16 +12,16 @@ import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from qsgd_core.circuits import Circuit, CircuitBatch, Workload
+from qsgd_core.circuits import Workload
 from qsgd_core.errors import ConfigError, ResultCorruptError
 from qsgd_core.schedule.paid_run import PaidRun
+from qsgd_core.schedule.workloads import read_workload, workload_values
 from qsgd_core.sources import Rung
 
 PROTOCOL = 4
@@ -515,31 +515,6 @@ def _work(frame: Frame) -> tuple[Workload, list[NDArray[Any]]]:
 def _no_more(arrays: Sequence[NDArray[Any]], frame: Frame) -> None:
     if arrays:
         raise ResultCorruptError(f"A message {frame.kind!r} has too many arrays. {_GARBLED}")
-
-
-def workload_values(work: Workload) -> list[Any]:
-    """The part of a workload that is JSON; its angles travel as arrays."""
-    return [[_circuit_text(b.circuit), [list(o) for o in b.observables]] for b in work.batches]
-
-
-def read_workload(values: Sequence[Any], angles: Sequence[np.ndarray[Any, Any]]) -> Workload:
-    """Undo :func:`workload_values`."""
-    return Workload(
-        tuple(
-            CircuitBatch(_read_circuit(text), a, tuple(tuple(o) for o in observables))
-            for (text, observables), a in zip(values, angles, strict=True)
-        )
-    )
-
-
-@lru_cache(maxsize=64)
-def _circuit_text(circuit: Circuit) -> str:
-    return json.dumps(circuit.to_dict())
-
-
-@lru_cache(maxsize=64)
-def _read_circuit(text: str) -> Circuit:
-    return Circuit.from_dict(json.loads(text))
 
 
 def _form(cls: type[Message]) -> type[BaseModel]:

@@ -93,6 +93,42 @@ class BudgetAsked:
         return None if self.limits else self.text
 
 
+@dataclass(frozen=True)
+class Cap:
+    """One unit of a budget, in integers of that unit.
+
+    Attributes:
+        budget: its name.
+        unit: one of :data:`UNITS`.
+        cap: the limit.
+        reserved: held for jobs that are not settled.
+        spent: what settled jobs cost, up to their holds.
+        overrun: what they were billed above their holds.
+    """
+
+    budget: str
+    unit: str
+    cap: int
+    reserved: int
+    spent: int
+    overrun: int
+
+    @property
+    def room(self) -> int:
+        """What is neither reserved nor spent."""
+        return self.cap - self.reserved - self.spent
+
+    @property
+    def left(self) -> int:
+        """What can still be reserved: nothing once the vendor has billed above a hold."""
+        return 0 if self.overrun else self.room
+
+    @property
+    def unbilled(self) -> int:
+        """What has not been billed, reserved or not; 0 after an overrun of all of it."""
+        return max(self.cap - self.spent - self.overrun, 0)
+
+
 def parse_budget(text: str) -> dict[str, int]:
     """``600s``, ``10min``, ``$25`` or ``1e6shots`` as {unit: integer cap}; ``$25,600s`` caps both.
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from qsgd_core.circuits import Circuit, CircuitBatch, Workload
+from qsgd_core.circuits import Workload
 from qsgd_core.errors import ResultCorruptError
 from qsgd_core.jobs import Bits, Cost, Expectations, Part, Result
+from qsgd_core.schedule.workloads import read_workload, workload_values
 
 # What numpy and zipfile raise for a damaged file; RuntimeError stands for a flipped header flag.
 _DAMAGED = (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -21,26 +22,21 @@ _DAMAGED = (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZi
 
 def pack_workload(work: Workload) -> bytes:
     """A workload as npz bytes."""
-    head = [
-        {"circuit": b.circuit.to_dict(), "observables": [list(o) for o in b.observables]}
-        for b in work.batches
-    ]
-    return _save(head, {f"angles{i}": b.angles for i, b in enumerate(work.batches)})
+    return _save(
+        workload_values(work), {f"angles{i}": b.angles for i, b in enumerate(work.batches)}
+    )
 
 
 def unpack_workload(data: bytes) -> Workload:
     """Read :func:`pack_workload`."""
     head, arrays = _load(data)
-    return Workload(
-        tuple(
-            CircuitBatch(
-                Circuit.from_dict(h["circuit"]),
-                arrays[f"angles{i}"],
-                tuple(tuple(o) for o in h["observables"]),
-            )
-            for i, h in enumerate(head)
-        )
-    )
+    values = [_values(h) if isinstance(h, dict) else h for h in head]
+    return read_workload(values, [arrays[f"angles{i}"] for i in range(len(values))])
+
+
+def _values(written: dict[str, Any]) -> list[Any]:
+    """A batch as ledgers have it that were written before 2026-12."""
+    return [json.dumps(written["circuit"]), written["observables"]]
 
 
 def pack_result(result: Result) -> bytes:

@@ -63,9 +63,9 @@ def service(filebox, tmp_path, monkeypatch):
     from qsgd_filebox.backend import Filebox
     from qsgd_filebox.options import FileboxOptions
 
-    def make(run, clock):
+    def make(run, name, clock):
         options = FileboxOptions(**json.loads(run.options))
-        return Filebox(run.backend, options, clock=clock, sleep=clock.sleep)
+        return Filebox(name, options, clock=clock, sleep=clock.sleep)
 
     timelapse(monkeypatch, tmp_path / "home", make)
     return {"folder": str(tmp_path / "vendor"), "coins": True}

@@ -16,9 +16,10 @@ from hypothesis.extra import numpy as hnp
 
 from qsgd_core.circuits import CircuitBatch, Workload, ansatz
 from qsgd_core.errors import BackendError, ResultCorruptError
-from qsgd_core.schedule.messages import Decoder, Frame, read_workload, workload_values
+from qsgd_core.schedule.messages import Decoder, Frame
 from qsgd_core.schedule.trainer import process
 from qsgd_core.schedule.trainer.process import MAX_DEATHS, CourierProcess
+from qsgd_core.schedule.workloads import read_workload, workload_values
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

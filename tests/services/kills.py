@@ -24,7 +24,7 @@ from patience import PATIENCE_S
 from qsgd_core.schedule.child import command
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.states import OPEN
-from qsgd_core.schedule.trainer.process import COURIER_MODULE
+from qsgd_core.schedule.trainer.process import COURIER_MODULE, configuration
 
 MEASURING = Path(__file__).parents[1] / "scripts" / "measuring.py"
 RUN, BUDGET = "r", "b"
@@ -260,7 +260,7 @@ def _wait(moment: Moment, bystander: Bystander, trainer: Trainer, draw: random.R
 
 def look_once(url: str, *, env: Mapping[str, str]) -> None:
     """A courier that submits nothing: it recovers and collects what there is, and ends."""
-    told = {"ledger": url, "ledger_id": None, "seen": None, "run": RUN, "once": True}
+    told = configuration(url, RUN, None, once=True)
     words, said = command(COURIER_MODULE), f"{json.dumps(told)}\n"
     subprocess.run(words, input=said, env=dict(env), text=True, check=True, timeout=PATIENCE_S)
 

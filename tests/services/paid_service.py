@@ -320,8 +320,8 @@ class PaidServiceTests:
 
     @pytest.fixture
     def clock(self, service: PaidService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
-        def make(run: Any, clock: Clock) -> Backend:
-            return service.make(run.pinned or run.backend, clock)
+        def make(run: Any, name: str, clock: Clock) -> Backend:
+            return service.make(name, clock)
 
         service.queue()
         return timelapse(monkeypatch, tmp_path / "home", make)

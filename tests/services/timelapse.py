@@ -198,14 +198,14 @@ class Training:
 
 
 def timelapse(
-    patch: pytest.MonkeyPatch, home: Path, make: Callable[[Run, Clock], Backend]
+    patch: pytest.MonkeyPatch, home: Path, make: Callable[[Run, str, Clock], Backend]
 ) -> Clock:
     """From now on runs on a backend are on the clock that is returned.
 
     Args:
         patch: undoes it.
         home: QSGD_HOME.
-        make: the adapter for a run, on the clock.
+        make: the adapter for a run by a name of it, on the clock.
     """
     clock = Clock()
     home.mkdir(parents=True, exist_ok=True)
@@ -215,5 +215,7 @@ def timelapse(
         "qsgd_core.schedule.trainer.scheduler.Scheduler",
         partial(Scheduler, clock=clock, timer=clock),
     )
-    patch.setattr("qsgd_core.children.courier.open_backend", lambda run: make(run, clock))
+    patch.setattr(
+        "qsgd_core.children.courier.open_backend", lambda run, name: make(run, name, clock)
+    )
     return clock

@@ -13,8 +13,8 @@ from qsgd_core.errors import ConfigError
 from qsgd_core.settings import load_settings
 
 if TYPE_CHECKING:
-    from qsgd_core.schedule.ledger.accounts import Cap
     from qsgd_core.schedule.ledger.ledger import Ledger
+    from qsgd_core.schedule.money import Cap
 
 budget = typer.Typer(no_args_is_help=True)
 

@@ -30,12 +30,12 @@ from qsgd_core.schedule.ages import AgeTimer
 from qsgd_core.schedule.audit.findings import book, compare
 from qsgd_core.schedule.audit.statement import Stated, Statement, listed
 from qsgd_core.schedule.failures import may_work_later, say_error
-from qsgd_core.schedule.ledger.accounts import Cap, say_overrun
+from qsgd_core.schedule.ledger.accounts import say_overrun
 from qsgd_core.schedule.ledger.budgets import default_budget
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Job
 from qsgd_core.schedule.ledger.states import OPEN, UNSENT, LedgerState
-from qsgd_core.schedule.money import Amount
+from qsgd_core.schedule.money import Amount, Cap
 from qsgd_core.schedule.paid_run import DEFAULT_BUDGET
 
 logger = logging.getLogger("qsgd_core.courier")
@@ -304,9 +304,8 @@ class Courier:
         cap = next((c for c in self._ledger.caps(job.budget) if c.unit == "micro_usd"), None)
         if cap is None or self._ledger.guard(self._run) is not None:
             return
-        usd = (cap.cap - cap.spent - cap.overrun) / 1e6
         try:
-            guard = self._backend.guard(usd, until=self._clock() + GUARD_S)
+            guard = self._backend.guard(cap.unbilled / 1e6, until=self._clock() + GUARD_S)
         except QSGDError as error:
             logger.warning("The service did not set a spending limit of its own: %s", error)
             guard = None

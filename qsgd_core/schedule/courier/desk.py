@@ -25,7 +25,6 @@ from qsgd_core.schedule.courier.courier import Courier
 from qsgd_core.schedule.courier.refreshes import Refresh, asked_before, tag
 from qsgd_core.schedule.courier.teacher import Teacher
 from qsgd_core.schedule.failures import may_work_later, pack_error, say_error
-from qsgd_core.schedule.ledger.accounts import Cap
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Job
 from qsgd_core.schedule.ledger.states import OPEN, LedgerState
@@ -47,7 +46,7 @@ from qsgd_core.schedule.messages import (
     Refused,
     read_message,
 )
-from qsgd_core.schedule.money import Amount
+from qsgd_core.schedule.money import Amount, Cap
 from qsgd_core.schedule.packing.pieces import sites_in_turns
 from qsgd_core.schedule.packing.tiles import pack
 from qsgd_core.schedule.packing.turns import require_affordable_size

@@ -11,8 +11,7 @@ from typing import Any
 from qsgd_core.errors import BudgetError, BudgetExceededError
 from qsgd_core.jobs import Cost
 from qsgd_core.schedule.forecast.survey import JobQuote, Survey
-from qsgd_core.schedule.ledger.accounts import Cap
-from qsgd_core.schedule.money import UNITS, Amount, say, say_cost
+from qsgd_core.schedule.money import UNITS, Amount, Cap, say, say_cost
 
 
 @dataclass(frozen=True)

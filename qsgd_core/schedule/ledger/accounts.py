@@ -3,35 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from qsgd_core.errors import BudgetError, BudgetExceededError, ConfigError
 from qsgd_core.schedule.ledger.tables import budgets, caps
-from qsgd_core.schedule.money import MOST, UNITS, Amount, say
-
-
-@dataclass(frozen=True)
-class Cap:
-    """One unit of a budget, in integers of that unit."""
-
-    budget: str
-    unit: str
-    cap: int
-    reserved: int
-    spent: int
-    overrun: int
-
-    @property
-    def room(self) -> int:
-        """What is neither reserved nor spent."""
-        return self.cap - self.reserved - self.spent
-
-    @property
-    def left(self) -> int:
-        """What can still be reserved: nothing once the vendor has billed above a hold."""
-        return 0 if self.overrun else self.room
+from qsgd_core.schedule.money import MOST, UNITS, Amount, Cap, say
 
 
 def read_caps(db: sa.Connection, budget: str | None = None) -> list[Cap]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from qsgd_core.schedule.ledger.accounts import Cap
 from qsgd_core.schedule.ledger.ledger import Ledger
 from qsgd_core.schedule.ledger.rows import Job
-from qsgd_core.schedule.money import UNITS, Amount
+from qsgd_core.schedule.money import UNITS, Amount, Cap
 
 TRIES = 5
 """Reads of a ledger that somebody writes to, before a difference counts as one."""

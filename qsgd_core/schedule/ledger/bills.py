@@ -13,11 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from qsgd_core.schedule.ledger import accounts
-from qsgd_core.schedule.ledger.accounts import Cap
 from qsgd_core.schedule.ledger.database import Database
 from qsgd_core.schedule.ledger.rows import Job, find_job, to_job
 from qsgd_core.schedule.ledger.tables import jobs as jobs_table
-from qsgd_core.schedule.money import UNITS, Amount
+from qsgd_core.schedule.money import UNITS, Amount, Cap
 
 ASK_S = (2.0, 3600.0)
 """First and longest wait before a vendor is asked again what a job cost."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from qsgd_core.errors import ConfigError
 from qsgd_core.jobs import Quote
-from qsgd_core.schedule.ledger.accounts import Cap
 from qsgd_core.schedule.ledger.ledger import Ledger
-from qsgd_core.schedule.money import BudgetAsked, parse_budget, say_all
+from qsgd_core.schedule.money import BudgetAsked, Cap, parse_budget, say_all
 from qsgd_core.schedule.paid_run import DEFAULT_BUDGET
 
 DEFAULT_LIMITS = {

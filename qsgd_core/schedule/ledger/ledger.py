@@ -23,7 +23,6 @@ from qsgd_core.errors import BudgetError, ConfigError, JobFailedError, QSGDError
 from qsgd_core.jobs import JobHandle, Result
 from qsgd_core.schedule.failures import pack_error
 from qsgd_core.schedule.ledger import accounts
-from qsgd_core.schedule.ledger.accounts import Cap
 from qsgd_core.schedule.ledger.bills import Bills, provisional
 from qsgd_core.schedule.ledger.database import Database
 from qsgd_core.schedule.ledger.rows import Job, find_job, to_job
@@ -32,7 +31,7 @@ from qsgd_core.schedule.ledger.states import OPEN, UNSENT, LedgerState, before
 from qsgd_core.schedule.ledger.tables import jobs as jobs_table
 from qsgd_core.schedule.ledger.tables import payloads
 from qsgd_core.schedule.ledger.writes import NONE, Write
-from qsgd_core.schedule.money import UNITS, Amount
+from qsgd_core.schedule.money import UNITS, Amount, Cap
 from qsgd_core.schedule.storage import pack_result, pack_workload, unpack_result, unpack_workload
 
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from qsgd_core.circuits import Workload
 from qsgd_core.errors import ConfigError, ResultCorruptError
-from qsgd_core.schedule.messages import Frame, read_workload
+from qsgd_core.schedule.messages import Frame
 from qsgd_core.schedule.record.entries import (
     AppliedEntry,
     Balance,
@@ -24,6 +24,7 @@ from qsgd_core.schedule.record.entries import (
 )
 from qsgd_core.schedule.record.format import damaged, up_to_date
 from qsgd_core.schedule.record.writer import BUSY_S
+from qsgd_core.schedule.workloads import read_workload
 from qsgd_core.sources import SourceName
 
 

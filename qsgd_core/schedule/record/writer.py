@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsgd_core.circuits import Workload
-from qsgd_core.schedule.messages import Frame, workload_values
+from qsgd_core.schedule.messages import Frame
 from qsgd_core.schedule.record.entries import OutcomeEntry, Sampled, Stretch
 from qsgd_core.schedule.record.format import FORMAT, create, damaged, read_format, upgrade
+from qsgd_core.schedule.workloads import workload_values
 
 _NOT_A_RECORD = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 BUSY_S = 10.0

@@ -49,7 +49,7 @@ class CourierProcess:
         self, ledger_url: str, run: str, *, ledger_id: str | None = None, log: Path | None = None
     ) -> None:
         self.starts = 0
-        self._config: dict[str, Any] = _config(ledger_url, run, ledger_id, once=False)
+        self._config: dict[str, Any] = configuration(ledger_url, run, ledger_id, once=False)
         self._log = log
         self._owner = os.getpid()
         self._child: subprocess.Popen[bytes] | None = None
@@ -237,7 +237,7 @@ def look_once(
     with _opened(log) as stderr:
         subprocess.run(  # noqa: S603  our own interpreter and module
             command(COURIER_MODULE),
-            input=_line(_config(ledger_url, run, ledger_id, once=True)),
+            input=_line(configuration(ledger_url, run, ledger_id, once=True)),
             stdout=subprocess.DEVNULL,
             stderr=stderr,
             start_new_session=True,  # as above
@@ -250,7 +250,10 @@ def _pipe(end: IO[bytes] | None) -> int:
     return end.fileno()
 
 
-def _config(ledger_url: str, run: str, ledger_id: str | None, *, once: bool) -> dict[str, Any]:
+def configuration(
+    ledger_url: str, run: str, ledger_id: str | None, *, once: bool
+) -> dict[str, Any]:
+    """What a courier is told in the line that it is started with, as JSON."""
     return {"ledger": ledger_url, "ledger_id": ledger_id, "seen": None, "run": run, "once": once}
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from qsgd_core.jobs import Cost
 from qsgd_core.schedule.messages import Account
-from qsgd_core.schedule.money import Amount
+from qsgd_core.schedule.money import Amount, Cap
 
 
 @dataclass(frozen=True)
@@ -17,7 +15,7 @@ class Purse:
     """A budget and the price of a refresh, as of one moment.
 
     Attributes:
-        caps: unit, cap, reserved, spent and overrun of each capped unit.
+        caps: of each capped unit.
         expected: what a refresh is expected to cost.
         worst: what it may cost, and is held for it.
         shots: per circuit.
@@ -26,7 +24,7 @@ class Purse:
         backend: its resolved name.
     """
 
-    caps: tuple[Mapping[str, Any], ...]
+    caps: tuple[Cap, ...]
     expected: Amount
     worst: Amount
     shots: int
@@ -41,7 +39,7 @@ class Purse:
         if quote is None or account.shots is None:
             return None
         return cls(
-            caps=tuple(account.caps),
+            caps=tuple(Cap(**cap) for cap in account.caps),
             expected=Amount.from_cost(Cost(**quote["expected"])),
             worst=Amount.from_cost(Cost(**quote["worst"])),
             shots=account.shots,
@@ -54,12 +52,11 @@ class Purse:
         """Refreshes that it pays for beside ``asked`` unsettled ones; None if that is unknown."""
         counts = []
         for cap in self.caps:
-            each = self.expected.of(cap["unit"])
+            each = self.expected.of(cap.unit)
             if each is None:
                 return None
             if each > 0:
-                left = cap["cap"] - cap["spent"] - cap["overrun"] - each * asked
-                counts.append(max(left, 0) / each)
+                counts.append(max(cap.unbilled - each * asked, 0) / each)
         return min(counts, default=None)
 
     def holds(self, asked: int, *, keep: float = 0.0) -> bool:
@@ -70,17 +67,17 @@ class Purse:
             keep: share of every cap that must be left over.
         """
         for cap in self.caps:
-            worst = self.worst.of(cap["unit"])
-            if worst is None or cap["overrun"]:
+            worst = self.worst.of(cap.unit)
+            if worst is None or cap.overrun:
                 return False
-            taken = max(cap["reserved"], worst * asked) + cap["spent"]
-            if taken + worst > cap["cap"] * (1.0 - keep):
+            taken = max(cap.reserved, worst * asked) + cap.spent
+            if taken + worst > cap.cap * (1.0 - keep):
                 return False
         return True
 
     def could_hold(self) -> bool:
         """Whether the caps allow a refresh's worst case at all, were nothing of them spent."""
-        worsts = [(cap["cap"], self.worst.of(cap["unit"])) for cap in self.caps]
+        worsts = [(cap.cap, self.worst.of(cap.unit)) for cap in self.caps]
         return all(worst is not None and worst <= cap for cap, worst in worsts)
 
     def usual_queue_s(self) -> float | None:

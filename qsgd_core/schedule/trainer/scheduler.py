@@ -242,10 +242,9 @@ class Scheduler:
     def _denial(self, purse: Purse) -> str:
         parts = []
         for cap in purse.caps:
-            worst = purse.worst.of(cap["unit"])
-            left = 0 if cap["overrun"] else max(cap["cap"] - cap["reserved"] - cap["spent"], 0)
-            asked = "an unknown amount" if worst is None else say(cap["unit"], worst)
-            parts.append(f"{asked} of {say(cap['unit'], left)} left in {cap['budget']!r}")
+            worst = purse.worst.of(cap.unit)
+            asked = "an unknown amount" if worst is None else say(cap.unit, worst)
+            parts.append(f"{asked} of {say(cap.unit, cap.left)} left in {cap.budget!r}")
         return (
             f"No further refresh is asked for: it may cost {'; '.join(parts)}. Raise the budget "
             "(qsgd budget raise NAME AMOUNT) to go on measuring."
@@ -528,7 +527,7 @@ class Scheduler:
         purse, latest = self._purse, self._ladder.latest
         return {
             "backend": None if purse is None else purse.backend,
-            "caps": [] if purse is None else [dict(cap) for cap in purse.caps],
+            "caps": [] if purse is None else [asdict(cap) for cap in purse.caps],
             "planned": self._horizon.planned(self._step, self._timer(), purse),
             "asked": len(self._learned) + len(self._asks),
             "arrived": self._answers,

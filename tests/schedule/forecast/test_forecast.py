@@ -13,7 +13,7 @@ from qsgd_core.jobs import Cost, NoiseSnapshot
 from qsgd_core.prices import find_price
 from qsgd_core.schedule.forecast.forecast import Queue, affordable, forecast
 from qsgd_core.schedule.forecast.survey import Errors, JobQuote, Survey, expected_errors, from_table
-from qsgd_core.schedule.ledger.accounts import Cap
+from qsgd_core.schedule.money import Cap
 from qsgd_core.schedule.twin import models
 from qsgd_core.schedule.twin.twin import Twin, nominal
 
