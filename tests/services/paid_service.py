@@ -400,7 +400,8 @@ class PaidServiceTests:
 
     # --- what goes wrong while a model is trained ------------------------------------------------
 
-    @pytest.mark.parametrize("how", [pytest.param("reset", marks=pytest.mark.slow), "503"])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("how", ["reset", "503"])
     def test_an_hour_without_answers_is_told_and_everything_comes_in_afterwards(
         self, service, training, how
     ):

@@ -144,7 +144,6 @@ class IBM(PaidService):
 
 class TestIBM(PaidServiceTests):
     LONG = (  # AWS does these for every push
-        "test_an_hour_without_answers_is_told_and_everything_comes_in_afterwards",
         "test_a_run_that_ends_while_the_courier_rests_still_cancels_what_is_queued",
         "test_credentials_revoked_in_mid_run_stop_the_measuring_and_not_the_training",
         "test_a_failed_job_is_told_paid_as_billed_and_not_waited_for",

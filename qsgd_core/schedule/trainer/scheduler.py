@@ -509,15 +509,17 @@ class Scheduler:
         self._say("failed", str(error))
 
     def _stopped(self, error: Exception) -> None:
-        """The courier cannot go on; it is tried again later, and training goes on."""
+        """The courier cannot go on; it is tried again later."""
         if not self._worked and (self._policy.waits or self._run.wait != "never"):
             raise error
         self._line.rest(self._pause_s)
-        self._say(
-            "stopped",
-            f"{error} Training goes on with what it has; the service is tried again in "
-            f"{self._pause_s:,.0f} s.",
+        meanwhile = (
+            "The run waits for its results"
+            if self._standing and self._waits_always
+            else "Training goes on with what it has"
         )
+        again = f"the service is tried again in {self._pause_s:,.0f} s."
+        self._say("stopped", f"{error} {meanwhile}; {again}")
         self._pause_s = min(2 * self._pause_s, REST_S[1])
 
     # -- status ----------------------------------------------------------------------------

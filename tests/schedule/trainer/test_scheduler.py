@@ -677,6 +677,20 @@ def test_a_courier_that_cannot_go_on_is_tried_again_later_and_less_and_less_ofte
     assert stage.jobs()[-1].step > 50
 
 
+def test_a_run_that_waits_for_each_result_says_that_it_waits(stage, monkeypatch):
+    scheduler = stage.scheduler(Sync())
+    stage.go(scheduler, [0], every=1)
+    receive, told = stage.line.receive, [_stop(AuthError("The key has expired."))]
+
+    def stops_once(timeout_s: float = 0.0) -> list[Frame]:
+        return [told.pop()] if timeout_s and told else receive(timeout_s)
+
+    monkeypatch.setattr(stage.line, "receive", stops_once)
+    assert stage.go(scheduler, [1], every=1) == ["measured"]
+    (said,) = stage.said("stopped")
+    assert said.endswith("The run waits for its results; the service is tried again in 60 s.")
+
+
 def _stop(error: Exception) -> Frame:
     return Frame("stopped", {"error": pack_error(error)})
 
