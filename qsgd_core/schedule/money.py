@@ -182,25 +182,6 @@ def say(unit: str, amount: int) -> str:
     return f"{amount:,} shots"
 
 
-def dollars(amount: float) -> str:
-    """``$12.34``; below ten cents two digits, however small: ``$0.0084``."""
-    if amount >= 0.1 or amount == 0:
-        return f"${amount:,.2f}"
-    return f"${amount:.2g}" if amount >= 1e-4 else f"${amount:.1e}"
-
-
-def qpu_seconds(seconds: float) -> str:
-    """``12.3 s``; below ten seconds three digits, however little: ``0.0042 s``."""
-    return f"{seconds:,.1f} s" if seconds >= 10 else f"{seconds:.3g} s"
-
-
-def say_cost(usd: float | None, qpu_s: float | None) -> str | None:
-    """``$0.25 and 12.3 s of QPU time``, without what is unknown; None if both are."""
-    said = [] if usd is None else [dollars(usd)]
-    said += [] if qpu_s is None else [f"{qpu_seconds(qpu_s)} of QPU time"]
-    return " and ".join(said) or None
-
-
 def _integer(value: float | None, scale: float) -> int | None:
     if value is None or not 0 <= value <= MOST / scale:  # False for NaN too
         return None

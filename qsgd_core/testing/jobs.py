@@ -14,7 +14,18 @@ from qsgd_core.backend import Backend
 from qsgd_core.capabilities import Capabilities
 from qsgd_core.circuits import Workload
 from qsgd_core.errors import BackendError, ConfigError, JobNotDoneError, TransientError, may_exist
-from qsgd_core.jobs import Cost, JobHandle, JobState, JobStatus, Limit, Quote, Result, sum_known
+from qsgd_core.jobs import (
+    Cost,
+    JobHandle,
+    JobState,
+    JobStatus,
+    Limit,
+    Quote,
+    Result,
+    dollars,
+    say_cost,
+    sum_known,
+)
 from qsgd_core.seeds import derive_seed
 from qsgd_core.testing.measuring import choose_shots
 from qsgd_core.testing.probes import Batches, build, pack, workload
@@ -89,8 +100,9 @@ class PlanPrice:
     def __str__(self) -> str:
         def shown(costs: Iterable[Cost]) -> str:
             total = Cost.total(costs)
-            seconds = "" if total.qpu_s is None else f", {total.qpu_s:.1f} s of QPU time"
-            return ("an unknown price" if total.usd is None else f"${total.usd:.2f}") + seconds
+            known = say_cost(total.usd, total.qpu_s)
+            unpriced = "" if total.usd is not None else "an unknown price"
+            return " and ".join(part for part in (unpriced, known) if part)
 
         first = self.quotes[0]
         dated = f" ({first.effective_date})" if first.effective_date else ""
@@ -128,8 +140,8 @@ def require_allowed(backend: Backend, price: PlanPrice, allowed_usd: float | Non
         )
     if not price.usd <= allowed_usd + 1e-9:  # not: a limit of NaN allows nothing
         raise ConfigError(
-            f"{what} Nothing was sent: ${allowed_usd:.2f} is allowed. Allow ${price.usd:.2f}, or "
-            "take fewer --shots."
+            f"{what} Nothing was sent: {dollars(allowed_usd)} is allowed. Allow "
+            f"{dollars(price.usd)}, or take fewer --shots."
         )
 
 

@@ -153,11 +153,12 @@ class Priced:
             0.25,
             None,
             [
-                "4 jobs, $1.00, 4.0 s of QPU time expected, $1.00, 8.0 s of QPU time at worst",
+                "4 jobs, $1.00 and 4 s of QPU time expected, $1.00 and 8 s of QPU time at worst",
                 "--allow-cost 1.00",
             ],
         ),
         (0.25, 0.99, ["Allow $1.00"]),
+        (0.0021, None, ["$0.0084 and 4 s of QPU time expected", "--allow-cost 0.01"]),
         (None, None, ["unknown price"]),
         (None, 1e6, ["unknown price fits no limit"]),
         (0.0, None, ["--allow-cost 0.00"]),

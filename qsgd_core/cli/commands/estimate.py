@@ -26,8 +26,9 @@ from qsgd_core.cli.options import (
 from qsgd_core.cli.show.output import print_json, print_pairs, quiet_stdout
 from qsgd_core.cli.show.words import duration
 from qsgd_core.errors import ConfigError
+from qsgd_core.jobs import dollars, qpu_seconds, say_cost
 from qsgd_core.plugins.options import parse_options
-from qsgd_core.schedule.money import BudgetAsked, dollars, qpu_seconds, say_cost
+from qsgd_core.schedule.money import BudgetAsked
 from qsgd_core.settings import load_settings
 
 if TYPE_CHECKING:

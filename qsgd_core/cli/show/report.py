@@ -12,7 +12,8 @@ from rich.text import Text
 from qsgd_core.cli.show.bars import bar, budget_bar
 from qsgd_core.cli.show.output import print_pairs
 from qsgd_core.cli.show.words import duration, effect, number, provisional
-from qsgd_core.schedule.money import dollars, qpu_seconds, say
+from qsgd_core.jobs import dollars, qpu_seconds
+from qsgd_core.schedule.money import say
 from qsgd_core.schedule.record.history import Point, Spread
 from qsgd_core.training.folder.report import Hardware, Money, Report
 

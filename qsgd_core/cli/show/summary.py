@@ -11,7 +11,7 @@ from rich.text import Text
 
 from qsgd_core.cli.show.output import print_pairs
 from qsgd_core.cli.show.words import number, percent, provisional
-from qsgd_core.schedule.money import dollars, qpu_seconds
+from qsgd_core.jobs import dollars, qpu_seconds
 from qsgd_core.sources import SOURCES, SourceName
 from qsgd_core.training.folder.summary import Summary
 from qsgd_core.training.loop.rate import describe

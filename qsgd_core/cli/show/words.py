@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from qsgd_core.schedule.money import dollars, qpu_seconds, say_cost
+from qsgd_core.jobs import dollars, qpu_seconds, say_cost
 
 
 def number(value: float | None, form: str = ".4g") -> str:

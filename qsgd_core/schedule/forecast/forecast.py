@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from qsgd_core.errors import BudgetError, BudgetExceededError
-from qsgd_core.jobs import Cost
+from qsgd_core.jobs import Cost, say_cost
 from qsgd_core.schedule.forecast.survey import JobQuote, Survey
-from qsgd_core.schedule.money import UNITS, Amount, Cap, say, say_cost
+from qsgd_core.schedule.money import UNITS, Amount, Cap, say
 
 
 @dataclass(frozen=True)

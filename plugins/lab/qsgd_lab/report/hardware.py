@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qsgd_core.cli.show.report import measurements, money_rows, worth_in_words
-from qsgd_core.schedule.money import dollars
+from qsgd_core.jobs import dollars, qpu_seconds
 from qsgd_core.schedule.record.reader import RecordReader
 from qsgd_core.training.folder.folder import RunFolder
 from qsgd_core.training.folder.report import Hardware, Report
@@ -96,7 +96,7 @@ def _row(arm: str, seed: int, found: Report) -> tuple[str, ...]:
         str(len(money.jobs)),
         NONE if money.shots is None else f"{money.shots:,}",
         NONE if money.cost_usd is None else dollars(money.cost_usd),
-        NONE if money.qpu_s is None else f"{money.qpu_s:.1f}",
+        NONE if money.qpu_s is None else qpu_seconds(money.qpu_s),
         skill(hardware),
         hardware.verdict,
     )
