@@ -13,10 +13,10 @@ demo: $(VENV)/.demo  ## train on real data with the quantum term on
 	$(BIN)/qsgd train digits --perturbation circuit
 
 test: $(VENV)/.test  ## everything but the long runs
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 test-all: $(VENV)/.all  ## with the long runs
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m ""
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m ""
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -59,9 +59,8 @@ def assert_same(found: dict[str, torch.Tensor], alone: dict[str, torch.Tensor]) 
         torch.testing.assert_close(found[name].cpu(), value, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(
-    "layout", [(), pytest.param(("--fsdp",), marks=pytest.mark.slow)], ids=["DDP", "FSDP2"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", [(), ("--fsdp",)], ids=["DDP", "FSDP2"])
 def test_two_processes_end_with_the_weights_of_one(alone, tmp_path, layout):
     said = run(*layout, *steps(STEPS), "--weights", tmp_path / "weights.pt", processes=2)
     assert said.startswith("2 process(es), 20 steps: the term was 0.")

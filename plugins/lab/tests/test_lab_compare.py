@@ -341,6 +341,7 @@ def test_the_command_prints_the_contract_and_the_report_is_there(
     assert json.loads(capfd.readouterr().out) == data
 
 
+@pytest.mark.slow
 def test_the_command_survives_a_run_whose_process_dies(tmp_path, monkeypatch, capfd):
     source = toy.write(tmp_path, breaks="die")
     out = tmp_path / "c"
