@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 PACKAGES := $(sort $(dir $(wildcard plugins/*/pyproject.toml adapters/*/pyproject.toml)))
 PROJECTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml adapters/*/pyproject.toml)
+# Three processes on two cores: tests also wait, for servers and for children.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test test-all lint bench docs wheels clean
@@ -13,10 +15,10 @@ demo: $(VENV)/.demo  ## train on real data with the quantum term on
 	$(BIN)/qsgd train digits --perturbation circuit
 
 test: $(VENV)/.test  ## everything but the long runs
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(PYTEST)
 
 test-all: $(VENV)/.all  ## with the long runs
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m ""
+	$(PYTEST) -m ""
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -69,7 +69,6 @@ def failed(report):
     return failed
 
 
-@pytest.mark.slow
 def test_right_backends_pass_in_one_job_in_many_and_when_paid(failed):
     assert {kind: failed[kind] for kind in RIGHT} == {kind: set() for kind in RIGHT}
 
